@@ -1,0 +1,327 @@
+"""The command line: ``keras-seq list | compare | train | evaluate | predict | export | tensorboard``."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from keras_seq.errors import UserError
+from keras_seq.registry import PluginWarning, architectures, tasks
+
+app = typer.Typer(
+    name="keras-seq",
+    help="Sequence models in Keras: compare every architecture on your data, ship the winner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+compare_app = typer.Typer(help="Train many architectures under one budget.", no_args_is_help=True)
+train_app = typer.Typer(help="Train one architecture.", no_args_is_help=True)
+app.add_typer(compare_app, name="compare")
+app.add_typer(train_app, name="train")
+
+# How a comparison is made, whatever the task: name -> (type, help). Unset options keep the
+# defaults of `keras_seq.compare.Recipe`, or what --recipe says.
+_SHARED: dict[str, tuple[Any, str]] = {
+    "parameters": (int, "Parameter budget that widths are solved for (default: 0, each its own)."),
+    "epochs": (int, "The most epochs of a training (default 20)."),
+    "minutes": (float, "The most minutes of all trainings together (default: no limit)."),
+    "seeds": (int, "How many seeds (default 1)."),
+    "learning_rates": (int, "How many learning rates are tried for each (default 1)."),
+    "batch_size": (int, "Examples in a batch (default 64)."),
+    "steps_per_epoch": (int, "The most steps of an epoch (default 500)."),
+    "patience": (int, "Epochs without improvement before a training ends (default 5)."),
+    "deterministic": (bool, "Force deterministic kernels."),
+}
+_NOT_TRAINED = ("parameters", "epochs", "minutes")
+
+
+def _parse_value(text: str) -> Any:
+    import tomlkit
+
+    try:
+        return tomlkit.value(text).unwrap()
+    except ValueError:
+        return text
+
+
+def _parse_settings(settings: list[str] | None) -> dict[str, dict[str, Any]]:
+    """Reads ``lstm.depth=2`` into ``{"lstm": {"depth": 2}}``."""
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings or []:
+        path, equals, value = setting.partition("=")
+        name, dot, option = path.rpartition(".")
+        if not (equals and dot and name and option):
+            raise UserError(f"--set is {setting!r}: write it as lstm.depth=2")
+        found.setdefault(name, {})[option] = _parse_value(value)
+    return found
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UserError(f"--{option} is {text!r}: give numbers with commas, 0.1,0.9") from error
+
+
+def _task_parameters(task: Any) -> list[inspect.Parameter]:
+    """The task's options as parameters of a command; all are unset by default."""
+    found = []
+    for option in fields(task):
+        kind: Any = {bool: bool, int: int, float: float}.get(type(option.default), str)
+        if isinstance(option.default, tuple) and "levels" not in option.metadata["help"]:
+            kind = list[str]
+        found.append(_parameter(option.name, kind, option.metadata["help"]))
+    return found
+
+
+def _parameter(name: str, kind: Any, help: str, default: Any = None) -> inspect.Parameter:
+    flag = name.replace("_", "-")
+    flags = [f"--{flag}/--no-{flag}"] if kind is bool else [f"--{flag}"]
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[Optional[kind], typer.Option(*flags, help=help, show_default=False)],
+    )
+
+
+def _given(task: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The task's options that were set, in the types of the task."""
+    found: dict[str, Any] = {}
+    for option in fields(task):
+        value = values.get(option.name)
+        if value is None:
+            continue
+        if isinstance(option.default, tuple):
+            value = tuple(value) if isinstance(value, list) else _numbers(value, option.name)
+            if not value:
+                continue
+        found[option.name] = value
+    return found
+
+
+def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
+    """Makes the command that compares, or trains, under one task."""
+
+    def command(**values: Any) -> None:
+        from rich.console import Console
+
+        from keras_seq.compare import Comparison, Recipe, expand, read_recipe
+
+        recipe = read_recipe(values["recipe"]) if values.get("recipe") else {}
+        recipe.pop("task", None)
+        options = {**recipe.pop("options", {}), **_given(task, values)}
+        for key, value in options.items():
+            if isinstance(value, list):
+                options[key] = tuple(value)
+        overrides = {**recipe.pop("overrides", {}), **_parse_settings(values.get("set"))}
+        recipe.update({k: values[k] for k in _SHARED if values.get(k) is not None})
+        if single:
+            chosen = (values["architecture"],)
+            expand(chosen)
+            recipe["ensemble"] = False
+        else:
+            chosen = expand(values["architectures"] or recipe.get("architectures") or "all")
+            if values.get("ensemble") is not None:
+                recipe["ensemble"] = values["ensemble"]
+        recipe["architectures"] = chosen
+        formats = tuple(f for f in (values.get("export") or "").split(",") if f and f != "none")
+        comparison = Comparison(
+            Recipe(task=name, options=options, overrides=overrides, **recipe),
+            values["out"],
+            resume=bool(values.get("resume")),
+            track=tuple(t for t in values["track"].split(",") if t and t != "none"),
+        ).run(export=formats)
+        Console().print(comparison.leaderboard)
+        _print_outcome(comparison)
+
+    parameters = [
+        _parameter("recipe", str, "A TOML recipe that stands for the options."),
+        *_task_parameters(task),
+    ]
+    if single:
+        parameters.insert(
+            0,
+            inspect.Parameter(
+                "architecture",
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=Annotated[str, typer.Argument(help="Its name: see keras-seq list.")],
+            ),
+        )
+    else:
+        parameters.append(_parameter("architectures", str, "a,b,c or all (default all)."))
+        parameters.append(_parameter("ensemble", bool, "A row for the average of the best."))
+    parameters += [_parameter(key, kind, help) for key, (kind, help) in _SHARED.items()]
+    parameters += [
+        _parameter("set", list[str], "Option of one architecture: lstm.depth=2; repeat it."),
+        _parameter("out", str, "Folder of the comparison.", default=f"runs/{name}"),
+        _parameter("resume", bool, "Go on with what is in the folder."),
+        _parameter("track", str, "Trackers, or none (default tensorboard).", default="tensorboard"),
+        _parameter(
+            "export",
+            str,
+            "Formats of the winner, or none (default saved_model,litert,keras).",
+            default="saved_model,litert,keras",
+        ),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    verb = "Train one architecture on" if single else "Compare architectures on"
+    command.__doc__ = f"{verb} a {name} problem."
+    return command
+
+
+def _print_outcome(comparison: Any) -> None:
+    out = comparison.out
+    print(f"\nLeaderboard  {out / 'leaderboard.html'} (also .csv .md .tex)")
+    if "tensorboard" in comparison.track:
+        print(f"TensorBoard  keras-seq tensorboard {out}")
+    if comparison.artifact:
+        print(f"Exported     {comparison.winner} -> {comparison.artifact}")
+        for line in parity_lines(comparison.report):
+            print(f"             {line}")
+
+
+def parity_lines(report: dict[str, Any]) -> list[str]:
+    """Returns one line for each exported format: what the proof found."""
+    from keras_seq.export import summary_lines
+
+    return summary_lines(report)
+
+
+def _add_tasks() -> None:
+    for name in tasks.names():
+        try:
+            task = tasks.get(name)
+        except UserError as error:
+            warnings.warn(str(error), PluginWarning, stacklevel=2)
+            continue
+        compare_app.command(name)(_make_compare(name, task, single=False))
+        train_app.command(name)(_make_compare(name, task, single=True))
+
+
+@app.command("list")
+def list_architectures(
+    tag: Annotated[
+        Optional[list[str]], typer.Option(help="Only those that have this tag; repeat it.")
+    ] = None,
+) -> None:
+    """List the architectures with their tags."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("architecture", "tags", "what it is", box=None)
+    for name, function in architectures.load_all().items():
+        tags = frozenset(getattr(function, "tags", ()))
+        if set(tag or ()) <= tags:
+            line = (inspect.getdoc(function) or "").split("\n")[0]
+            table.add_row(name, " ".join(sorted(tags)), line)
+    Console().print(table)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder: runs/NAME/ARCHITECTURE/SEED.")],
+    data: Annotated[
+        Optional[str], typer.Option(help="Another file with the same columns.")
+    ] = None,
+    backtest: Annotated[
+        int, typer.Option(help="Rolling-origin folds, each trained again (default 0).")
+    ] = 0,
+) -> None:
+    """Score a trained run again, from its folder alone; with --backtest over rolling origins."""
+    from rich.console import Console
+
+    from keras_seq.runs import evaluate_run
+
+    Console().print(evaluate_run(run, data=data, backtest=backtest))
+
+
+@app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(help="A run folder or an exported folder.")],
+    data: Annotated[str, typer.Option(help="The file to forecast from the end of.")],
+    out: Annotated[Path, typer.Option(help="Where the forecasts go: .csv or .parquet.")],
+) -> None:
+    """Forecast what comes after the end of a file."""
+    from keras_seq.runs import predict_file
+
+    frame = predict_file(source, data=data, out=out)
+    print(f"{len(frame)} rows -> {out}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder: runs/NAME/ARCHITECTURE/SEED.")],
+    to: Annotated[
+        str, typer.Option(help="saved_model, litert, litert_float16, litert_dynamic, "
+                          "litert_int8, keras, onnx; with commas.")
+    ] = "saved_model,litert,keras",
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder (default savedmodels/TASK/ARCHITECTURE).")
+    ] = None,
+    version: Annotated[int, typer.Option(help="Version number, as TF Serving wants.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace that version.")] = False,
+) -> None:
+    """Export a trained run, and prove that what ships computes what was trained."""
+    from keras_seq.runs import export_run
+
+    folder, report = export_run(
+        run, formats=tuple(to.split(",")), out=out, version=version, overwrite=overwrite
+    )
+    print(f"Exported     {folder}")
+    for line in parity_lines(report):
+        print(f"             {line}")
+
+
+@app.command()
+def tensorboard(
+    runs: Annotated[Path, typer.Argument(help="A comparison's folder.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 6006,
+) -> None:
+    """Open TensorBoard on a folder of runs (this machine only)."""
+    if not runs.is_dir():
+        raise UserError(f"no folder {runs}: give the --out of a comparison")
+    arguments = ["-m", "tensorboard.main", "--logdir", str(runs), "--host", "127.0.0.1"]
+    os.execv(sys.executable, [sys.executable, *arguments, "--port", str(port)])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        arguments: Words after the program's name; None takes those it was called with.
+    """
+    # Before TensorFlow is imported: its start-up lines are noise beside one-line errors.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    warnings.formatwarning = lambda message, *_: f"keras-seq: warning: {message}\n"  # type: ignore
+    _add_tasks()
+    try:
+        app(args=arguments, prog_name="keras-seq", standalone_mode=True)
+    except UserError as error:
+        _stop(" ".join(str(error).split()))
+    except (FileNotFoundError, PermissionError, OSError) as error:
+        _stop(f"{error.strerror or error}: {error.filename or 'a file'}")
+    except KeyboardInterrupt:
+        print("keras-seq: stopped; what is finished is kept, --resume goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _stop(message: str) -> None:
+    print(f"keras-seq: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

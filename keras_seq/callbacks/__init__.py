@@ -1,0 +1,8 @@
+"""What a training run writes for TensorBoard: the same tags for every architecture."""
+
+from __future__ import annotations
+
+from keras_seq.callbacks.scores import log_scores, write_experiment
+from keras_seq.callbacks.tensorboard import TensorBoard
+
+__all__ = ["TensorBoard", "log_scores", "write_experiment"]

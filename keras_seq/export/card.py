@@ -1,0 +1,158 @@
+"""The model card: one README beside the artifacts, for whoever receives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+_KNOWN = ("title", "description", "data", "scores", "baseline", "command")
+
+
+def model_card(name: str, report: dict[str, Any], card: dict[str, Any]) -> str:
+    """Writes the card as Markdown.
+
+    Args:
+        name: Name of the model, as TF Serving will know it (the folder's name).
+        report: What `export` found, as in ``parity.json``.
+        card: What only the caller knows. ``title``, ``description``, ``data``, ``scores``,
+            ``baseline`` and ``command`` have a place of their own (text, or a dict that becomes a
+            table); everything else follows under its own heading.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> report = {"version": 1, "parameters": 12, "versions": {}, "formats": {},
+        ...           "inputs": {"x": {"shape": [None, 3], "dtype": "float32"}}, "outputs": {}}
+        >>> "| x | (any, 3) | float32 |" in model_card("toy", report, {"data": "none"})
+        True
+    """
+    lines = [f"# {card.get('title', name)}", ""]
+    if card.get("description"):
+        lines += [str(card["description"]), ""]
+    lines += [f"Version {report['version']}, {report['parameters']:,} parameters.", ""]
+    for key in ("data", "scores", "baseline"):
+        lines += [f"## {key.capitalize()}", "", *_block(card.get(key, "Not given.")), ""]
+    lines += ["## Inputs and outputs", "", "Raw values in, raw values out.", ""]
+    for kind in ("inputs", "outputs"):
+        rows = (
+            (key, _shape(entry["shape"]), entry["dtype"]) for key, entry in report[kind].items()
+        )
+        lines += [*_table((kind[:-1], "shape", "dtype"), rows), ""]
+    lines += [
+        "## Artifacts",
+        "",
+        "Each was run by its own runtime and compared with the Keras model; the difference is",
+        "relative to the largest value of the output. `parity.json` has all of it.",
+        "",
+        *_table(
+            ("format", "file", "size (kB)", "difference", "allowed", "latency (ms)", "verdict"),
+            (_row(key, entry) for key, entry in report["formats"].items()),
+        ),
+        "",
+        "Latency: median of one call with one sample on the machine that exported.",
+        "",
+        *_use(name, report),
+    ]
+    if card.get("command"):
+        lines += ["## Made by", "", "```sh", str(card["command"]), "```", ""]
+    for key, value in card.items():
+        if key not in _KNOWN:
+            lines += [f"## {key.replace('_', ' ').capitalize()}", "", *_block(value), ""]
+    lines += ["## Versions", "", *_block(report["versions"]), ""]
+    return "\n".join(lines)
+
+
+def _use(name: str, report: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    inputs = report["inputs"]
+    files = [entry["file"] for entry in report["formats"].values()]
+    files = [file for file in files if file.endswith(".tflite")]
+    if files:
+        values = ", ".join(
+            f"{key}=np.zeros({tuple(size or 1 for size in entry['shape'])}, {entry['dtype']!r})"
+            for key, entry in inputs.items()
+        )
+        lines += [
+            "## Use without TensorFlow",
+            "",
+            "`pip install ai-edge-litert`, then, one sample a call:",
+            "",
+            "```python",
+            "import numpy as np",
+            "from ai_edge_litert.interpreter import Interpreter",
+            f"model = Interpreter({files[0]!r}).get_signature_runner('serving_default')",
+            f"outputs = model({values})",
+            "print({name: value.shape for name, value in outputs.items()})",
+            "```",
+            "",
+        ]
+    if "saved_model" in report["formats"]:
+        example = {key: _zeros([1, *entry["shape"][1:]]) for key, entry in inputs.items()}
+        body = json.dumps({"inputs": example})
+        # Thousands of zeros help nobody: say what goes there instead.
+        if len(body) > 400:
+            example = {
+                key: f"VALUES OF SHAPE {_shape([1, *entry['shape'][1:]])}"
+                for key, entry in inputs.items()
+            }
+            body = json.dumps({"inputs": example})
+        lines += [
+            "## Serve",
+            "",
+            "The numbered folders are what TensorFlow Serving polls:",
+            "",
+            "```sh",
+            f"docker run -p 8501:8501 -v $PWD:/models/{name} -e MODEL_NAME={name} \\",
+            "    tensorflow/serving",
+            f"curl -d '{body}' http://localhost:8501/v1/models/{name}:predict",
+            "```",
+            "",
+        ]
+    return lines
+
+
+def _row(key: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    latency = entry.get("latency_ms")
+    verdict = entry["status"]
+    if entry["judged_by"] == "score":
+        verdict += f" (score {entry['score']['relative_change']:+.2%})"
+    return (
+        key,
+        f"`{entry['file']}`",
+        f"{entry['size_bytes'] / 1000:.1f}",
+        f"{entry['relative_difference']:.1e}",
+        f"{entry['tolerance']:g}",
+        "" if latency is None else f"{latency:.3f}",
+        verdict,
+    )
+
+
+def _block(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return _table(("name", "value"), ((str(k), _number(v)) for k, v in value.items()))
+    if isinstance(value, (list, tuple)):
+        return [f"- {_number(item)}" for item in value]
+    return [str(value)]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_number(item)}" for key, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    lines = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _shape(shape: list[int | None]) -> str:
+    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+
+
+def _zeros(shape: list[int | None]) -> Any:
+    if not shape:
+        return 0
+    return [_zeros(shape[1:]) for _ in range(shape[0] or 1)]

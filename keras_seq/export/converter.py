@@ -1,0 +1,221 @@
+"""The worker that has TensorFlow and no Keras model: ``python -m keras_seq.export.converter``.
+
+It turns a SavedModel into LiteRT or ONNX, and it runs a SavedModel the way TF Serving does: from
+disk, in a process that has never seen the Python code that made it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_seq.export.workers import read_arrays, serve, write_arrays
+
+
+def convert(*, saved_model: str, form: str, samples: str, destination: str) -> dict[str, Any]:
+    """Turns a SavedModel with a static signature into one LiteRT file.
+
+    Args:
+        saved_model: Folder of the SavedModel.
+        form: ``float32``, ``float16``, ``dynamic`` or ``int8``.
+        samples: Arrays file with the rows that show int8 the ranges of the values.
+        destination: Where the file goes.
+
+    Returns:
+        ``seconds`` and, for int8, ``float_fallback``: True if an operator stayed in float.
+    """
+    import tensorflow as tf
+
+    started = time.perf_counter()
+
+    def run(operators: list[Any]) -> bytes:
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            saved_model, signature_keys=["serving_default"]
+        )
+        # Builtin operators only, never SELECT_TF_OPS: no runtime of ours has the Flex delegate.
+        converter.target_spec.supported_ops = operators
+        if form != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if form == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if form == "int8":
+            converter.representative_dataset = lambda: _rows(read_arrays(samples))
+        return converter.convert()
+
+    answer: dict[str, Any] = {}
+    builtins = tf.lite.OpsSet.TFLITE_BUILTINS
+    try:
+        if form == "int8":
+            try:
+                content = run([tf.lite.OpsSet.TFLITE_BUILTINS_INT8])
+                answer["float_fallback"] = False
+            except Exception:
+                # Some builtin operators have no int8 kernel; those may stay in float.
+                content = run([tf.lite.OpsSet.TFLITE_BUILTINS_INT8, builtins])
+                answer["float_fallback"] = True
+        else:
+            content = run([builtins])
+    except Exception as error:
+        raise RuntimeError(_shorten(str(error))) from error
+    Path(destination).write_bytes(content)
+    return answer | {"seconds": time.perf_counter() - started}
+
+
+def convert_onnx(*, saved_model: str, destination: str) -> dict[str, Any]:
+    """Turns a SavedModel into an ONNX file whose inputs and outputs keep their names.
+
+    Args:
+        saved_model: Folder of the SavedModel.
+        destination: Where the file goes.
+
+    Returns:
+        ``seconds``.
+    """
+    started = time.perf_counter()
+    if not hasattr(np, "cast"):  # tf2onnx 1.17 still uses two names that NumPy 2 took away
+        np.cast = _Cast()  # type: ignore[attr-defined]
+        np.object = object  # type: ignore[attr-defined]
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    loaded = tf.saved_model.load(saved_model)
+    function = loaded.signatures["serving_default"]
+    inputs = function.structured_input_signature[1]
+    outputs = sorted(function.structured_outputs)
+
+    @tf.function(input_signature=[inputs[name] for name in sorted(inputs)], autograph=False)
+    def flat(*values: Any) -> list[Any]:
+        results = function(**dict(zip(sorted(inputs), values, strict=True)))
+        return [tf.identity(results[name], name=f"output_{i}") for i, name in enumerate(outputs)]
+
+    signature = [
+        tf.TensorSpec(inputs[name].shape, inputs[name].dtype, name=name) for name in sorted(inputs)
+    ]
+    proto, _ = tf2onnx.convert.from_function(flat, input_signature=signature, opset=17)
+    # tf2onnx names outputs "Identity:0", "Identity_1:0" ...; consumers want the model's names.
+    present = [value.name for value in proto.graph.output]
+    for old, new in zip(present, outputs, strict=True):
+        _rename(proto.graph, old, new)
+    for old, new in zip([value.name for value in proto.graph.input], sorted(inputs), strict=True):
+        _rename(proto.graph, old, new)
+    onnx.checker.check_model(proto)
+    Path(destination).write_bytes(proto.SerializeToString())
+    return {"seconds": time.perf_counter() - started}
+
+
+def run_saved_model(*, folder: str, samples: str, outputs: str, repeats: int) -> dict[str, Any]:
+    """Runs the signature ``serving_default`` from disk, at batch sizes 7 and 1.
+
+    Args:
+        folder: The SavedModel.
+        samples: Arrays file with the inputs, (N, ...).
+        outputs: Prefix of the arrays files to write: ``PREFIX_7.npz`` (all rows) and
+            ``PREFIX_1.npz`` (the first rows one by one).
+        repeats: Most calls to time at batch 1.
+
+    Returns:
+        Signature, latency, size of the process and versions.
+    """
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(folder)
+    function = loaded.signatures["serving_default"]
+    rows = read_arrays(samples)
+    count = len(next(iter(rows.values())))
+
+    def call(indices: np.ndarray) -> dict[str, np.ndarray]:
+        results = function(**{name: tf.constant(value[indices]) for name, value in rows.items()})
+        return {name: value.numpy() for name, value in results.items()}
+
+    sevens: list[dict[str, np.ndarray]] = []
+    for start in range(0, count, 7):
+        keep = min(7, count - start)
+        # Rows repeat to fill the last batch up, so that each call really has seven.
+        results = call(np.arange(start, start + 7) % count)
+        sevens.append({name: value[:keep] for name, value in results.items()})
+    ones = [call(np.array([i])) for i in range(min(count, 4))]
+    for size, parts in ((7, sevens), (1, ones)):
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        write_arrays(Path(f"{outputs}_{size}.npz"), joined)
+    first = {name: tf.constant(value[:1]) for name, value in rows.items()}
+    half, most = latencies(lambda: function(**first), repeats)
+    return {
+        "signatures": sorted(loaded.signatures),
+        "inputs": {
+            name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name}
+            for name, spec in function.structured_input_signature[1].items()
+        },
+        "outputs": {
+            name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name}
+            for name, spec in function.structured_outputs.items()
+        },
+        "latency_ms": half,
+        "latency_p95_ms": most,
+        "versions": {"tensorflow": tf.__version__},
+    }
+
+
+def latencies(
+    call: Callable[[], Any], repeats: int = 200, seconds: float = 0.5
+) -> tuple[float, float]:
+    """Times a call after a short warm-up.
+
+    Args:
+        call: What to time.
+        repeats: Most calls.
+        seconds: Stops after about this long (at least three calls).
+
+    Returns:
+        Median and 95th percentile, milliseconds.
+    """
+    for _ in range(3):
+        call()
+    times: list[float] = []
+    while len(times) < max(repeats, 3) and (len(times) < 3 or sum(times) < seconds):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times)) * 1e3, float(np.percentile(times, 95)) * 1e3
+
+
+def _rows(arrays: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    count = len(next(iter(arrays.values())))
+    for i in range(count):
+        yield {name: value[i : i + 1] for name, value in arrays.items()}
+
+
+def _shorten(text: str) -> str:
+    """Keeps the useful line of a converter's pages of MLIR."""
+    missing = sorted(set(re.findall(r"(?:Flex|Custom) ops: ([^\n]+)", text)))
+    if missing:
+        return f"LiteRT has no builtin operator for {'; '.join(missing)}"
+    lines = [line.strip() for line in text.splitlines() if "error:" in line]
+    return (lines[0] if lines else (text.strip().splitlines() or ["no message"])[0])[:400]
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    if old == new:
+        return
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == old:
+                    names[i] = new
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        if value.name == old:
+            value.name = new
+
+
+class _Cast(dict):
+    def __missing__(self, dtype: Any) -> Callable[[Any], np.ndarray]:
+        return lambda value: np.asarray(value).astype(dtype)
+
+
+if __name__ == "__main__":
+    serve({"convert": convert, "convert_onnx": convert_onnx, "run_saved_model": run_saved_model})

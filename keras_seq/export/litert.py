@@ -1,0 +1,123 @@
+"""LiteRT files that run without TensorFlow: builtin operators only, recurrent layers included.
+
+Two facts shape this file. A LiteRT file of a recurrent layer runs on a device only when its batch
+size is fixed (otherwise the loop needs Flex operators, which no runtime of ours has); and the
+int8 converter crashes on loops, so for int8 the steps of time are written out one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_seq.export.exporter import Exporter, ExportError, Run, Samples, workspace
+from keras_seq.export.saved_model import write_saved_model
+from keras_seq.export.workers import (
+    WorkerCrash,
+    WorkerError,
+    read_arrays,
+    shared_worker,
+    write_arrays,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+# This module is read by processes that must not import TensorFlow: Keras is imported where used.
+
+#: How many samples show the int8 converter the ranges of the values.
+REPRESENTATIVE = 128
+
+
+def _write(model: keras.Model, destination: Path, samples: Samples, *, form: str) -> list[Path]:
+    int8 = form == "int8"
+    with workspace() as scratch:
+        # float32, float16 and dynamic start from the same SavedModel.
+        source = scratch / f"static_{'unrolled' if int8 else 'loop'}_{id(model)}"
+        if not source.exists():
+            # An open length stays open in the loop form; unrolled needs a number.
+            write_saved_model(
+                model, source, batch=1, samples=samples if int8 else None, unroll=int8
+            )
+        count = len(next(iter(samples.values())))
+        chosen = np.linspace(0, count - 1, min(count, REPRESENTATIVE)).astype(int)
+        rows = {name: value[chosen] for name, value in samples.items()}
+        try:
+            shared_worker("converter").request(
+                {
+                    "operation": "convert",
+                    "saved_model": str(source),
+                    "form": form,
+                    "samples": write_arrays(scratch / "representative.npz", rows),
+                    "destination": str(destination),
+                }
+            )
+        except WorkerCrash as error:
+            raise ExportError(
+                f"the LiteRT converter crashed on the model {model.name!r} in the format "
+                f"litert {form}: {error}; leave this format out"
+            ) from error
+        except WorkerError as error:
+            raise ExportError(
+                f"the model {model.name!r} cannot be converted to litert {form}: {error}"
+            ) from error
+    return [destination]
+
+
+def run_litert(destination: Path, samples: Samples, *, repeats: int = 200) -> Run:
+    """Runs a LiteRT file in the process without TensorFlow.
+
+    Args:
+        destination: The ``.tflite`` file.
+        samples: Inputs, (N, ...); each row is one call.
+        repeats: Most calls to time.
+
+    Returns:
+        Outputs, latency at batch 1, operators, memory.
+
+    Raises:
+        ExportError: If it does not run there, or needs an operator that is not builtin.
+    """
+    with workspace() as scratch:
+        outputs = scratch / "litert_outputs.npz"
+        try:
+            answer = shared_worker("runner").request(
+                {
+                    "operation": "run",
+                    "model": str(destination),
+                    "samples": write_arrays(scratch / "samples.npz", samples),
+                    "outputs": str(outputs),
+                    "repeats": repeats,
+                }
+            )
+        except (WorkerCrash, WorkerError) as error:
+            raise ExportError(
+                f"{destination.name} does not run in LiteRT without TensorFlow: {error}"
+            ) from error
+        results = read_arrays(outputs)
+    return Run(
+        outputs=results,
+        latency_ms=answer.pop("latency_ms"),
+        latency_p95_ms=answer.pop("latency_p95_ms"),
+        details=answer | {"runtime": "ai_edge_litert", "batch_sizes": [1]},
+    )
+
+
+def _exporter(name: str, form: str, tolerance: float, **judged: bool) -> Exporter:
+    return Exporter(
+        name=name,
+        path=f"litert/model_{form}.tflite",
+        write=functools.partial(_write, form=form),
+        run=run_litert,
+        tolerance=tolerance,
+        **judged,
+    )
+
+
+float32 = _exporter("litert", "float32", 1e-5)
+float16 = _exporter("litert_float16", "float16", 5e-3)
+dynamic = _exporter("litert_dynamic", "dynamic", 5e-2, strict=False)
+int8 = _exporter("litert_int8", "int8", 5e-2, strict=False, by_score=True)

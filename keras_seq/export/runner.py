@@ -1,0 +1,149 @@
+"""The worker that stands for the edge device: ``python -m keras_seq.export.runner``.
+
+It has ``ai_edge_litert`` and NumPy, and no TensorFlow: it refuses to work if TensorFlow has been
+imported, so what it runs is known to run without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_seq.export.converter import latencies
+from keras_seq.export.workers import read_arrays, serve, write_arrays
+
+
+def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, Any]:
+    """Runs a LiteRT file on samples, one at a time, through its named signature.
+
+    Args:
+        model: The ``.tflite`` file.
+        samples: Arrays file with the inputs, (N, ...).
+        outputs: Arrays file to write, (N, ...) for each output.
+        repeats: Most calls to time.
+
+    Returns:
+        Operators, signature, latency, memory, versions, and ``tensorflow_loaded``.
+
+    Raises:
+        RuntimeError: If the file needs Flex or custom operators, or TensorFlow is loaded.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    _reset_peak_memory()
+    operators, foreign = read_operators(model)
+    if foreign:
+        raise RuntimeError(f"it needs operators that are not builtin: {', '.join(foreign)}")
+    interpreter = Interpreter(model_path=model, num_threads=1)
+    signatures = interpreter.get_signature_list()
+    name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
+    call = interpreter.get_signature_runner(name)
+    rows = read_arrays(samples)
+    wanted = call.get_input_details()
+    if set(wanted) != set(rows):
+        raise RuntimeError(f"its signature takes {sorted(wanted)}, the samples have {sorted(rows)}")
+    results: list[dict[str, np.ndarray]] = []
+    for i in range(len(next(iter(rows.values())))):
+        # The fused LSTM operator keeps its state from call to call; each sample is a new sequence.
+        interpreter.reset_all_variables()
+        part = call(**{key: value[i : i + 1] for key, value in rows.items()})
+        results.append({key: np.array(value) for key, value in part.items()})
+    write_arrays(
+        Path(outputs), {key: np.concatenate([part[key] for part in results]) for key in results[0]}
+    )
+    first = {key: value[:1] for key, value in rows.items()}
+    half, most = latencies(lambda: call(**first), repeats)
+    if "tensorflow" in sys.modules:
+        raise RuntimeError("TensorFlow was imported in the process that must do without it")
+    return {
+        "operators": operators,
+        "flex": False,
+        "signatures": sorted(signatures),
+        "inputs": _describe(wanted),
+        "outputs": _describe(call.get_output_details()),
+        "latency_ms": half,
+        "latency_p95_ms": most,
+        "peak_memory_mb": _peak_memory(),
+        "tensorflow_loaded": "tensorflow" in sys.modules,
+        "versions": {"ai-edge-litert": version("ai-edge-litert")},
+    }
+
+
+def read_operators(model: str | Path) -> tuple[dict[str, int], list[str]]:
+    """Reads the operators from the file itself, without running it.
+
+    Args:
+        model: The ``.tflite`` file.
+
+    Returns:
+        How often each operator is used in all subgraphs, and the names of those that are not
+        builtin (Flex operators start with ``Flex``).
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    builtin = {
+        number: name
+        for name, number in vars(schema.BuiltinOperator).items()
+        if isinstance(number, int)
+    }
+    content = schema.Model.GetRootAs(Path(model).read_bytes(), 0)
+    names: list[str] = []
+    foreign: set[str] = set()
+    for i in range(content.OperatorCodesLength()):
+        code = content.OperatorCodes(i)
+        # Old files keep the number in the deprecated one-byte field.
+        name = builtin[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        if name == "CUSTOM":
+            name = code.CustomCode().decode()
+            foreign.add(name)
+        names.append(name)
+    counts: dict[str, int] = {}
+    for i in range(content.SubgraphsLength()):
+        graph = content.Subgraphs(i)
+        for j in range(graph.OperatorsLength()):
+            name = names[graph.Operators(j).OpcodeIndex()]
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items())), sorted(foreign)
+
+
+def ping() -> dict[str, Any]:
+    """Tells which heavy packages this process has loaded."""
+    return {f"{package}_loaded": package in sys.modules for package in ("tensorflow", "keras")}
+
+
+def _describe(details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {
+            "shape": np.asarray(detail.get("shape_signature", detail["shape"])).tolist(),
+            "dtype": np.dtype(detail["dtype"]).name,
+        }
+        for name, detail in details.items()
+    }
+
+
+def _reset_peak_memory() -> None:
+    with contextlib.suppress(OSError):  # Linux only: 5 sets the high-water mark back
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> float | None:
+    """Most memory that the process had since the reset, MiB."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 1024, 1)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1)
+    return None
+
+
+if __name__ == "__main__":
+    serve({"run": run, "ping": ping})

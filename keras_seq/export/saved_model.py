@@ -1,0 +1,95 @@
+"""SavedModel for TF Serving: raw values in, raw values out, named, for any batch size."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_seq.export.exporter import Exporter, ExportError, Run, Samples, workspace, written_files
+from keras_seq.export.workers import (
+    WorkerCrash,
+    WorkerError,
+    read_arrays,
+    shared_worker,
+    write_arrays,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+# This module is read by processes that must not import TensorFlow: Keras is imported where used.
+
+
+def write_saved_model(
+    model: keras.Model,
+    destination: Path,
+    *,
+    batch: int | None = None,
+    samples: Samples | None = None,
+    unroll: bool | None = None,
+) -> None:
+    """Writes a SavedModel whose signature ``serving_default`` has named inputs and outputs.
+
+    Args:
+        model: A functional model.
+        destination: The folder to write.
+        batch: Fixed batch size, or None for any.
+        samples: If given, fixes the sizes that the model leaves open.
+        unroll: If given, the form of recurrent layers (see `inference_form`).
+    """
+    import keras
+
+    from keras_seq.export.signature import Signature, inference_form
+
+    signature = Signature(model)
+    absl, level = logging.getLogger("absl"), logging.getLogger("absl").level
+    with inference_form(model, unroll=unroll), warnings.catch_warnings():
+        # TensorFlow's own deprecations while it walks the objects; nothing a user can act on.
+        warnings.simplefilter("ignore")
+        absl.setLevel(logging.ERROR)
+        try:
+            archive = keras.export.ExportArchive()
+            archive.track(model)
+            archive.add_endpoint(
+                name="serving_default",
+                fn=signature.call,
+                input_signature=[signature.specs(batch, samples)],
+            )
+            archive.write_out(str(destination), verbose=False)
+        finally:
+            absl.setLevel(level)
+
+
+def _write(model: keras.Model, destination: Path, samples: Samples) -> list[Path]:
+    write_saved_model(model, destination)
+    return written_files(destination)
+
+
+def _run(destination: Path, samples: Samples) -> Run:
+    with workspace() as scratch:
+        prefix = scratch / "saved_model_outputs"
+        try:
+            answer = shared_worker("converter").request(
+                {
+                    "operation": "run_saved_model",
+                    "folder": str(destination),
+                    "samples": write_arrays(scratch / "samples.npz", samples),
+                    "outputs": str(prefix),
+                    "repeats": 200,
+                }
+            )
+        except (WorkerCrash, WorkerError) as error:
+            raise ExportError(f"the SavedModel does not run from disk: {error}") from error
+        sevens, ones = (read_arrays(f"{prefix}_{size}.npz") for size in (7, 1))
+    return Run(
+        outputs=sevens,
+        batches={1: ones},
+        latency_ms=answer.pop("latency_ms"),
+        latency_p95_ms=answer.pop("latency_p95_ms"),
+        details=answer | {"runtime": "tensorflow", "batch_sizes": [1, 7]},
+    )
+
+
+saved_model = Exporter(name="saved_model", path="{version}", write=_write, run=_run)

@@ -1,0 +1,68 @@
+"""Layers: one, or one tight family, a file; all of them can be saved, loaded and masked.
+
+Importing this module registers every layer, so that `keras.saving.load_model` can open a model
+that holds one.
+"""
+
+from __future__ import annotations
+
+from keras_seq.layers.attention import (
+    AdditiveAttention,
+    MultiHeadAttention,
+    causal_mask,
+    masked_softmax,
+)
+from keras_seq.layers.covariates import CovariateEffect
+from keras_seq.layers.cycle import LearnedCycle
+from keras_seq.layers.decomposition import SeriesDecomposition
+from keras_seq.layers.interpolation import LinearInterpolation
+from keras_seq.layers.masking import ApplyMask, zero_masked
+from keras_seq.layers.patches import LearnedOffset, Patches, SegmentQueries
+from keras_seq.layers.pooling import Pooling
+from keras_seq.layers.positions import (
+    LearnedPositions,
+    RotaryPositions,
+    SinusoidalPositions,
+    rotary_table,
+    sinusoid_table,
+)
+from keras_seq.layers.quantiles import OrderedQuantiles
+from keras_seq.layers.recurrent import recurrent_stack
+from keras_seq.layers.reversible_normalization import (
+    LastObserved,
+    ReverseNormalization,
+    ReversibleNormalization,
+)
+from keras_seq.layers.tcn import TemporalBlock, receptive_field
+from keras_seq.layers.transformer import FeedForward, TransformerBlock
+
+__all__ = [
+    "AdditiveAttention",
+    "ApplyMask",
+    "CovariateEffect",
+    "FeedForward",
+    "LastObserved",
+    "LearnedCycle",
+    "LearnedOffset",
+    "LearnedPositions",
+    "LinearInterpolation",
+    "MultiHeadAttention",
+    "OrderedQuantiles",
+    "Patches",
+    "Pooling",
+    "ReverseNormalization",
+    "ReversibleNormalization",
+    "RotaryPositions",
+    "SegmentQueries",
+    "SeriesDecomposition",
+    "SinusoidalPositions",
+    "TemporalBlock",
+    "TransformerBlock",
+    "causal_mask",
+    "masked_softmax",
+    "receptive_field",
+    "recurrent_stack",
+    "rotary_table",
+    "sinusoid_table",
+    "zero_masked",
+]

@@ -1,0 +1,358 @@
+"""Every registered architecture and every public layer, times every property.
+
+What is public and not in the grid fails the last tests of this file.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keras_seq
+from keras_seq import layers, testing
+
+# Registered by keras_seq itself; a plugin that happens to be installed is its author's to test.
+ARCHITECTURES = tuple(
+    name
+    for name in keras_seq.architectures.names()
+    if keras_seq.architectures.origin(name) == "keras_seq"
+)
+
+# Options besides the defaults whose code is different enough to be worth the whole grid.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "linear-dlinear": {"form": "dlinear", "individual": True},
+    "mlp-residual": {"residual": True, "layer_norm": True},
+    "cnn-causal": {"causal": True},
+    "lstm-stacked": {"depth": 2, "residual": True, "layer_norm": True},
+    "lstm-bidirectional": {"bidirectional": True},
+    "gru-bidirectional": {"bidirectional": True, "depth": 2},
+    "attention_rnn-causal": {"causal": True, "cell": "gru"},
+    "transformer-causal": {"causal": True, "positions": "rotary", "glu": True},
+    "transformer-post": {"norm": "post", "positions": "learned"},
+}
+CASES = (*ARCHITECTURES, *VARIANTS)
+
+# Forecasters take as many steps as their smallest defaults allow; see the tests of each.
+SMALL: dict[str, dict[str, Any]] = {
+    "linear": {"window": 5},
+    "patch_transformer": {"patch_length": 8, "stride": 4},
+    "segment_rnn": {"segment_length": 6},
+}
+
+
+def options(case: str) -> dict[str, Any]:
+    name = case.partition("-")[0]
+    return {**SMALL.get(name, {}), **VARIANTS.get(case, {})}
+
+
+@functools.lru_cache(maxsize=4)
+def checks_of(case: str) -> testing.Checks:
+    # One model a case serves all its checks. The checks of a case run on one worker (the mark
+    # below), so the cache need not be large.
+    return testing.architecture_checks(
+        case.partition("-")[0], options=options(case), fresh_process=False
+    )
+
+
+def grid() -> list[Any]:
+    return [
+        pytest.param(
+            case,
+            check,
+            marks=pytest.mark.xdist_group(f"architecture-{case}"),
+            id=f"{case}-{check}",
+        )
+        for case in CASES
+        for check in checks_of(case)
+    ]
+
+
+@pytest.mark.parametrize(("case", "check"), grid())
+def test_architecture(case: str, check: str):
+    checks_of(case)[check]()
+
+
+def test_what_the_tags_promise_is_checked():
+    """The grid is chosen by tags: a tag must bring its check with it."""
+    for name in ARCHITECTURES:
+        tags, found = keras_seq.architectures.get(name).tags, set(checks_of(name))
+        assert {"signature", "save", "learns", "litert", "saved_model", "mixed_float16"} <= found
+        assert ("causal" in found) == ("causal" in tags)
+        assert ("attention" in found) == ("returns_attention" in tags)
+        sequence = not {"forecaster", "vector", "needs_fixed_length"} & tags
+        assert ("mask_padding" in found) == sequence
+        if sequence:
+            assert "mask_values" in found
+
+
+# ---------------------------------------------------------------------------------------- layers
+
+T = 7  # steps; no other size below is 7
+
+
+def random(*shape: int) -> np.ndarray:
+    seed = zlib.crc32(str(shape).encode())
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+MASK = np.arange(T) < np.array([[7], [4], [5]])
+MASK[0, 2] = False  # a hole
+
+# name of the layer class, what sets the case apart -> arguments of layer_checks.
+LAYERS: dict[str, dict[str, Any]] = {
+    "AdditiveAttention-memory": {
+        "layer": lambda: layers.AdditiveAttention(6),
+        "inputs": (random(3, 5, 4), random(3, T, 2)),
+        "mask": MASK,
+    },
+    "AdditiveAttention-causal": {
+        "layer": lambda: SelfAdditiveAttention(),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+        "export": False,
+    },
+    "ApplyMask": {"layer": layers.ApplyMask, "inputs": random(3, T, 4), "mask": MASK},
+    "CovariateEffect": {"layer": lambda: layers.CovariateEffect(2), "inputs": random(3, T, 4)},
+    "FeedForward": {"layer": lambda: layers.FeedForward(12), "inputs": random(3, T, 4)},
+    "FeedForward-glu": {
+        "layer": lambda: layers.FeedForward(glu=True),
+        "inputs": random(3, T, 4),
+        "causal": True,
+    },
+    "LastObserved": {"layer": layers.LastObserved, "inputs": random(3, T, 4), "mask": MASK},
+    "LearnedCycle": {
+        "layer": lambda: layers.LearnedCycle(5, 2),
+        "inputs": np.array([0, 3, 11], "int32"),
+        "call_kwargs": {"offset": 4, "length": 9},
+    },
+    "LearnedOffset": {
+        "layer": layers.LearnedOffset,
+        "inputs": random(3, T, 4),
+        "fixed_length": True,
+    },
+    "LearnedPositions": {
+        "layer": lambda: layers.LearnedPositions(max_length=16),
+        "inputs": random(3, T, 4),
+        "causal": True,
+    },
+    "LinearInterpolation": {
+        "layer": lambda: layers.LinearInterpolation(11),
+        "inputs": random(3, T),
+        "fixed_length": True,
+    },
+    "MultiHeadAttention": {
+        "layer": lambda: layers.MultiHeadAttention(2),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
+    "MultiHeadAttention-causal": {
+        "layer": lambda: layers.MultiHeadAttention(2, width=6, causal=True),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+    },
+    "MultiHeadAttention-rotary": {
+        "layer": lambda: layers.MultiHeadAttention(
+            2, width=8, causal=True, rotary=True, max_length=16
+        ),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+    },
+    "MultiHeadAttention-memory": {
+        "layer": lambda: layers.MultiHeadAttention(2, width=8),
+        "inputs": (random(3, 5, 4), random(3, T, 6)),
+        "mask": MASK,
+    },
+    "OrderedQuantiles": {
+        "layer": lambda: layers.OrderedQuantiles((0.1, 0.5, 0.9)),
+        "inputs": random(3, T, 2, 3),
+    },
+    "Patches": {
+        "layer": lambda: layers.Patches(4, 2),
+        "inputs": random(3, T),
+        "fixed_length": True,
+    },
+    "Patches-end": {
+        "layer": lambda: layers.Patches(4, 2, padding="end"),
+        "inputs": random(3, T),
+        "fixed_length": True,
+    },
+    **{
+        f"Pooling-{method}": {
+            "layer": functools.partial(layers.Pooling, method),
+            "inputs": random(3, T, 4),
+            "mask": MASK,
+        }
+        for method in ("last", "mean", "max", "attention")
+    },
+    "ReverseNormalization": {
+        "layer": layers.ReverseNormalization,
+        "inputs": (random(3, T, 2, 3), random(3, 1, 2), random(3, 1, 2)),
+    },
+    "ReversibleNormalization-mean": {
+        "layer": layers.ReversibleNormalization,
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
+    "ReversibleNormalization-last": {
+        "layer": lambda: layers.ReversibleNormalization(center="last", affine=True),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
+    "RotaryPositions": {
+        "layer": lambda: layers.RotaryPositions(max_length=16),
+        "inputs": random(3, 2, T, 4),
+        "fixed_length": True,
+    },
+    "SegmentQueries": {
+        "layer": lambda: layers.SegmentQueries(5, 1),
+        "inputs": random(3, 4),
+        "fixed_length": True,
+    },
+    "SegmentQueries-channels": {
+        # Two rows are one window: a row alone is not an input, so there is no batch of 1.
+        "layer": lambda: layers.SegmentQueries(5, 2),
+        "inputs": random(6, 4),
+        "fixed_length": True,
+        "export": False,
+        "skip": ("rows",),
+    },
+    "SeriesDecomposition": {
+        "layer": lambda: layers.SeriesDecomposition(3),
+        "inputs": random(3, T, 4),
+    },
+    "SinusoidalPositions": {
+        "layer": lambda: layers.SinusoidalPositions(max_length=16),
+        "inputs": random(3, T, 4),
+        "causal": True,
+    },
+    "TemporalBlock": {
+        "layer": lambda: layers.TemporalBlock(6, dilation=2, dropout=0.1),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+    },
+    "TransformerBlock": {
+        "layer": lambda: layers.TransformerBlock(4, heads=2),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
+    "TransformerBlock-post": {
+        "layer": lambda: layers.TransformerBlock(
+            4, heads=2, norm="post", causal=True, rotary=True, glu=True, max_length=16
+        ),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+    },
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_seq_conformance")
+class SelfAdditiveAttention(keras.layers.Layer):
+    """Additive attention of a sequence to itself: what `causal=True` is for."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, x_shape):
+        self.inner = layers.AdditiveAttention(6, causal=True, dtype=self.dtype_policy)
+        self.inner.build(x_shape, x_shape)
+
+    def call(self, x, mask=None):
+        return self.inner(x, x, mask=mask)
+
+    def compute_output_shape(self, x_shape):
+        return self.inner.compute_output_shape(x_shape, x_shape)
+
+
+@functools.lru_cache(maxsize=4)
+def layer_checks_of(case: str) -> testing.Checks:
+    arguments = dict(LAYERS[case])
+    skip = arguments.pop("skip", ())
+    found = testing.layer_checks(arguments.pop("layer"), arguments.pop("inputs"), **arguments)
+    return {name: function for name, function in found.items() if name not in skip}
+
+
+def layer_grid() -> list[Any]:
+    return [
+        pytest.param(
+            case, check, marks=pytest.mark.xdist_group(f"layer-{case}"), id=f"{case}-{check}"
+        )
+        for case in LAYERS
+        for check in layer_checks_of(case)
+    ]
+
+
+@pytest.mark.parametrize(("case", "check"), layer_grid())
+def test_layer(case: str, check: str):
+    layer_checks_of(case)[check]()
+
+
+# ------------------------------------------------------------------------- all in one new process
+
+
+@pytest.mark.slow
+def test_fresh_process(tmp_path):
+    """Every architecture and layer opens in a new process after `import keras_seq.layers` alone."""
+    wanted = {}
+    for case in (*CASES, *LAYERS):
+        if case == "AdditiveAttention-causal":
+            continue  # a class of this file
+        architecture = case in CASES
+        check = (checks_of if architecture else layer_checks_of)(case)["save"]
+        subject = check.args[0]
+        subject.model.save(tmp_path / f"{case}.keras")
+        np.savez(tmp_path / f"{case}.npz", **subject.samples)
+        wanted[case] = subject.outputs
+    found = testing.outputs_in_fresh_process(tmp_path, modules=["keras_seq.layers"])
+    assert found.keys() == wanted.keys()
+    for case, outputs in wanted.items():
+        for name, value in outputs.items():
+            np.testing.assert_allclose(found[case][name], value, atol=1e-5, err_msg=case)
+
+
+# ------------------------------------------------------------------------------- nothing missing
+
+
+def test_every_public_layer_is_in_the_grid():
+    public = {
+        name
+        for name in layers.__all__
+        if isinstance(getattr(layers, name), type)
+        and issubclass(getattr(layers, name), keras.layers.Layer)
+    }
+    assert {case.partition("-")[0] for case in LAYERS} == public
+
+
+def test_every_layer_is_public_or_private_by_name():
+    """A layer class that a module of keras_seq.layers defines is in `__all__`."""
+    import importlib
+    import pkgutil
+
+    for found in pkgutil.iter_modules(layers.__path__, layers.__name__ + "."):
+        module = importlib.import_module(found.name)
+        for name, value in vars(module).items():
+            if (
+                isinstance(value, type)
+                and issubclass(value, keras.layers.Layer)
+                and value.__module__ == module.__name__
+                and not name.startswith("_")
+            ):
+                assert name in layers.__all__, f"{found.name}.{name}"
+
+
+def test_every_architecture_is_in_the_grid():
+    assert {case.partition("-")[0] for case in CASES} == set(ARCHITECTURES)
+    assert set(ARCHITECTURES) >= {
+        "linear", "mlp", "cnn", "tcn", "rnn", "lstm", "gru", "attention_rnn", "transformer",
+        "patch_transformer", "inverted_transformer", "segment_rnn", "nhits", "tsmixer", "cycle",
+    }  # fmt: skip
