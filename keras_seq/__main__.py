@@ -140,8 +140,9 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
             Recipe(task=name, options=options, overrides=overrides, **recipe),
             values["out"],
             resume=bool(values.get("resume")),
+            export=formats,
             track=tuple(t for t in values["track"].split(",") if t and t != "none"),
-        ).run(export=formats)
+        ).run()
         Console().print(comparison.leaderboard)
         _print_outcome(comparison)
 
@@ -193,10 +194,24 @@ def _print_outcome(comparison: Any) -> None:
 
 
 def parity_lines(report: dict[str, Any]) -> list[str]:
-    """Returns one line for each exported format: what the proof found."""
-    from keras_seq.export import summary_lines
+    """Returns one line for each exported format: what the proof found.
 
-    return summary_lines(report)
+    Args:
+        report: From `keras_seq.export`.
+    """
+    lines = []
+    for name, found in report["formats"].items():
+        line = (
+            f"{name:15} {found['status']}: differs by {found['relative_difference']:.1e} of the "
+            f"output's scale, {found['size_bytes'] / 1024:.0f} KB"
+        )
+        if found.get("latency_ms") is not None:
+            line += f", {found['latency_ms']:.3g} ms"
+        change = (found.get("score") or {}).get("relative_change")
+        if change is not None and abs(change) >= 5e-4:
+            line += f", test score {change:+.1%}"
+        lines.append(line)
+    return lines
 
 
 def _add_tasks() -> None:

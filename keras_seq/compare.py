@@ -29,12 +29,15 @@ from keras_seq.callable_module import make_callable
 from keras_seq.errors import UserError
 from keras_seq.leaderboard import Leaderboard, Row
 from keras_seq.progress import Progress
-from keras_seq.registry import PluginError, architectures, tasks, trackers
+from keras_seq.registry import PluginError, architectures, exporters, tasks, trackers
 
 RECIPE = "recipe.toml"
 # Tried in this order: the usual one first, then around it.
 LEARNING_RATES = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2)
 ENSEMBLE = "ensemble"
+# An epoch is one pass over the data, but at least so many steps: what is short is read again, so
+# that the same epochs train on 200 windows and on 200,000.
+LEAST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Recipe:
         seeds: How many seeds: 0, 1, ...
         learning_rates: How many learning rates are tried for each architecture.
         batch_size: Examples in a batch.
-        steps_per_epoch: The most steps of an epoch.
+        steps_per_epoch: The most steps of an epoch; it is one pass over the data, and 100 steps at
+            least.
         patience: Epochs without a better validation loss before a training ends.
         ensemble: Whether the average of the best networks is a row.
         deterministic: Whether TensorFlow's deterministic kernels are forced.
@@ -203,9 +207,9 @@ def compare(
         ensemble=ensemble,
         deterministic=deterministic,
     )
-    return Comparison(recipe, out, resume=resume, track=track, quiet=quiet, command=command).run(
-        export=export
-    )
+    return Comparison(
+        recipe, out, resume=resume, export=export, track=track, quiet=quiet, command=command
+    ).run()
 
 
 def expand(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -256,6 +260,7 @@ class Comparison:
         recipe: What is compared, and how.
         out: The folder.
         resume: Whether the folder may hold a part of this comparison already.
+        export: Formats of the winner's artifact; none exports nothing.
         track: Trackers of each run.
         quiet: Whether nothing is printed.
         command: The command that made it, for the leaderboard.
@@ -270,12 +275,14 @@ class Comparison:
         out: str | Path,
         *,
         resume: bool = False,
+        export: Sequence[str] = (),
         track: Sequence[str] = ("tensorboard",),
         quiet: bool = False,
         command: str | None = None,
     ) -> None:
         self.recipe = recipe
         self.out = Path(out)
+        self.formats = tuple(export)
         self.track = tuple(track)
         self.quiet = quiet
         task = tasks.get(recipe.task)
@@ -288,6 +295,9 @@ class Comparison:
         self._check_folder(resume)
         for name in self.track:
             trackers.get(name)
+        for name in self.formats:
+            if name != "litert:all":
+                exporters.get(name)
         self.problem = task(**recipe.options).prepare()
         self._resolve()
         self.command = command or " ".join(
@@ -376,11 +386,8 @@ class Comparison:
 
     # ---- the work -----------------------------------------------------------------------------
 
-    def run(self, export: Sequence[str] = ()) -> Comparison:
+    def run(self) -> Comparison:
         """Trains what is not finished, scores, writes and exports.
-
-        Args:
-            export: Formats of the winner's artifact.
 
         Returns:
             The comparison itself.
@@ -422,9 +429,9 @@ class Comparison:
                 self._ensemble(progress)
             self._tests()
             self._choose()
-            if export and self.winner:
+            if self.formats and self.winner:
                 progress.note(f"exporting {self.winner}")
-                self._export(tuple(export))
+                self._export()
             self._write(final=True)
         return self
 
@@ -581,7 +588,9 @@ class Comparison:
             problem.data("validation", model),
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
-            steps_per_epoch=min(-(-len(train) // recipe.batch_size), recipe.steps_per_epoch),
+            steps_per_epoch=min(
+                max(-(-len(train) // recipe.batch_size), LEAST_STEPS), recipe.steps_per_epoch
+            ),
             learning_rate=rate,
             patience=recipe.patience,
             seconds=seconds or None,
@@ -616,8 +625,7 @@ class Comparison:
             "validation": {"loss": result.best, **problem.scores(prediction, "validation")},
             "test": test,
         }
-        saving.save(shipped, folder / "model.keras", metadata={"task": recipe.task, **metrics,
-                                                               **self.problem.describe()})
+        saving.save(shipped, folder / "model.keras", metadata=problem.metadata())
         for logger in loggers:
             logger.log_scores(test)
         # Written last: a folder with metrics.json is a finished run.
@@ -753,7 +761,7 @@ class Comparison:
             f"{self.winner}: best {primary} on the validation part"
         )
 
-    def _export(self, formats: tuple[str, ...]) -> None:
+    def _export(self) -> None:
         from keras_seq.export import export
 
         if self.winner is None:
@@ -766,7 +774,7 @@ class Comparison:
         self.report = export(
             model,
             folder,
-            formats=formats,
+            formats=self.formats,
             samples=samples,
             score=self.problem.shipped_score(samples),
             card=self._card(row),
@@ -776,17 +784,17 @@ class Comparison:
         self.leaderboard.metadata["artifact"] = str(folder)
 
     def _card(self, row: Row | None) -> dict[str, Any]:
-        baselines = [r for r in self.leaderboard.ranked() if r.baseline]
-        return {
-            "task": self.recipe.task,
-            "architecture": self.winner,
-            "note": row.note if row else "",
-            "parameters": row.parameters if row else None,
-            "scores": row.scores if row else {},
-            "baseline": {baselines[0].architecture: baselines[0].scores} if baselines else {},
-            "command": self.command,
-            **self.problem.describe(),
+        if row is None:
+            return {}
+        best = next((r for r in self.leaderboard.ranked() if r.baseline), None)
+        record = {
+            "architecture": row.architecture,
+            "parameters": row.parameters,
+            "options": {**row.options, **({"members": row.note} if row.ensemble else {})},
+            "test": row.scores,
         }
+        baseline = {best.architecture: best.scores} if best else {}
+        return self.problem.card(record, baseline, self.command)
 
     # ---- files --------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from keras_seq.errors import UserError
+
 __all__ = [
     "DieboldMariano",
     "Fold",
@@ -470,7 +472,8 @@ def conformal_intervals(calibration_residuals: ArrayLike, level: float = 0.8) ->
         (H, C) half widths, in the units of the residuals.
 
     Raises:
-        ValueError: Too few calibration windows for the level, or a level outside (0, 1).
+        UserError: Too few calibration windows for the level (80 % needs 4).
+        ValueError: A level outside (0, 1).
 
     Example:
         >>> conformal_intervals([[[1.0]], [[-2.0]], [[3.0]], [[-4.0]]], level=0.8).tolist()
@@ -501,7 +504,8 @@ def conformal_quantiles(
         (H, C) widths to add at each end.
 
     Raises:
-        ValueError: Shapes that do not fit, too few windows, or a level outside (0, 1).
+        UserError: Too few calibration windows for the level (80 % needs 4).
+        ValueError: Shapes that do not fit, or a level outside (0, 1).
 
     Example:
         >>> truth = [[[0.0]], [[1.0]], [[2.0]], [[9.0]]]
@@ -526,7 +530,7 @@ def _conformal(nonconformity: NDArray[np.floating], level: float) -> Floats:
     rank = np.ceil(np.round((seen + 1) * level, 9)).astype(np.int64)
     if (rank > seen).any():
         least = math.ceil(round(level / (1 - level), 9))
-        raise ValueError(
+        raise UserError(
             f"an interval of level {level:g} needs at least {least} calibration windows for each "
             f"step and channel; got {int(seen.min())}. Give more windows or a lower level"
         )
@@ -571,7 +575,8 @@ def rolling_origin(
         Folds in the order of time.
 
     Raises:
-        ValueError: The series is too short, or an argument is out of range.
+        UserError: The series is too short for so many folds.
+        ValueError: An argument is out of range.
 
     Example:
         >>> for train, test in rolling_origin(10, folds=2, horizon=3, minimum=3, gap=1):
@@ -590,7 +595,7 @@ def rolling_origin(
     wanted = minimum + gap + horizon + (folds - 1) * stride
     if rows < wanted:
         fit = max(0, (rows - minimum - gap - horizon) // stride + 1)
-        raise ValueError(
+        raise UserError(
             f"{folds} folds need {wanted} rows (minimum {minimum} + gap {gap} + horizon {horizon} "
             f"+ {folds - 1} x step {stride}); the series has {rows}, enough for {fit}"
         )

@@ -91,7 +91,9 @@ class ArrayData:
         signature = keras.tree.map_structure(
             lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), (self.x, self.y)
         )
-        return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+        found = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        # Without a known number Keras takes the end of the data for a mishap, and warns.
+        return found.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
 @dataclass
@@ -239,6 +241,11 @@ def fit(
         # The rest of the epoch in which it was killed.
         rest = per_epoch - within
         stream = batches(data, seed=seed, start_step=state.result.steps)
+        # Keras makes the variables of metrics at the first batch: one is evaluated, so that the
+        # running means of the interrupted epoch can be put into them. Recurrent dropout draws a
+        # mask even there, so the state is read once more.
+        model.evaluate(stream, steps=1, verbose=0)
+        state.restore()
         model.fit(stream, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=rest, **options)
         epoch += 1
     if epoch < epochs and not state.finished:

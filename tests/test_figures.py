@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -121,4 +123,4 @@ def test_labels_do_not_overlap():
         assert legend.y0 >= 0 and legend.x1 <= pixels.shape[1]  # and not cut off
         boxes = [tick.get_window_extent(renderer) for tick in axes.get_xticklabels()]
         boxes = sorted((box for box in boxes if box.width), key=lambda box: box.x0)
-        assert all(a.x1 <= b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+        assert all(a.x1 <= b.x0 for a, b in pairwise(boxes))

@@ -211,8 +211,7 @@ def make_waves(
     phase = rng.uniform(0, 2 * np.pi, (len(periods), len(channels)))
     t = np.arange(steps)[:, None]
     truth = trend * t + sum(
-        amplitude[i] * np.sin(2 * np.pi * t / period + phase[i])
-        for i, period in enumerate(periods)
+        amplitude[i] * np.sin(2 * np.pi * t / period + phase[i]) for i, period in enumerate(periods)
     )
     noisy = truth + noise * rng.standard_normal(truth.shape)
     dates = pd.date_range(start, periods=steps, freq=frequency)

@@ -30,7 +30,7 @@ _UNITS = {
     "ns": 1,
 }
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
-_MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split()
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
 class UnevenTimes(ValueError):
@@ -227,7 +227,7 @@ def find_clock(times: np.ndarray, offsets: np.ndarray, ids: Sequence[str]) -> Cl
     show = str if numbers else _span
     own = np.minimum.reduceat(np.where(inside, steps, np.iinfo(np.int64).max), starts)
     long_enough = np.diff(offsets) >= 5
-    for s in np.flatnonzero((own != step) & long_enough):
+    for s in np.flatnonzero((own != step) & long_enough).tolist():
         series = steps[offsets[s] + 1 : offsets[s + 1]]
         if len(ids) > 1 and np.median(series) == own[s]:
             raise UnevenTimes(
@@ -315,7 +315,17 @@ def find_period(values: np.ndarray, offsets: np.ndarray) -> int:
     if not peak.any():
         return 1
     best = curve[lags[peak]].max()
-    return int(lags[peak & (curve[lags] >= 0.9 * best)][0])
+    period = float(lags[peak & (curve[lags] >= 0.9 * best)][0])
+    # later multiples stand at whole periods too, and tell the period more exactly
+    for count in range(2, 11):
+        low, high = int((count - 0.25) * period), int((count + 0.25) * period) + 2
+        if high >= length or high - low < 3:
+            break
+        lag = low + int(curve[low:high].argmax())
+        if curve[lag] < 0.2:
+            break
+        period = lag / count
+    return int(period + 0.5)
 
 
 def calendar_names(frequency: str) -> tuple[str, ...]:

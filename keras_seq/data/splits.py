@@ -114,9 +114,7 @@ class Split:
             counts = high - low - (lookback + horizon) + 1
             short = np.flatnonzero((counts < 1) | (ranges[part][:, 1] - ranges[part][:, 0] < 1))
             if short.size:
-                raise UserError(
-                    self._too_short(table, ranges, part, short, lookback, horizon)
-                )
+                raise UserError(self._too_short(table, ranges, part, short, lookback, horizon))
             # arange(counts[s]) + low[s] for every series s, end to end
             firsts = np.repeat(low - np.cumsum(counts) + counts, counts)
             found[part] = firsts + np.arange(counts.sum())

@@ -27,7 +27,7 @@ def convert(*, saved_model: str, form: str, samples: str, destination: str) -> d
         destination: Where the file goes.
 
     Returns:
-        ``seconds`` and, for int8, ``float_fallback``: True if an operator stayed in float.
+        ``seconds``.
     """
     import tensorflow as tf
 
@@ -47,23 +47,20 @@ def convert(*, saved_model: str, form: str, samples: str, destination: str) -> d
             converter.representative_dataset = lambda: _rows(read_arrays(samples))
         return converter.convert()
 
-    answer: dict[str, Any] = {}
     builtins = tf.lite.OpsSet.TFLITE_BUILTINS
     try:
         if form == "int8":
             try:
                 content = run([tf.lite.OpsSet.TFLITE_BUILTINS_INT8])
-                answer["float_fallback"] = False
             except Exception:
                 # Some builtin operators have no int8 kernel; those may stay in float.
                 content = run([tf.lite.OpsSet.TFLITE_BUILTINS_INT8, builtins])
-                answer["float_fallback"] = True
         else:
             content = run([builtins])
     except Exception as error:
         raise RuntimeError(_shorten(str(error))) from error
     Path(destination).write_bytes(content)
-    return answer | {"seconds": time.perf_counter() - started}
+    return {"seconds": time.perf_counter() - started}
 
 
 def convert_onnx(*, saved_model: str, destination: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
     from ai_edge_litert.interpreter import Interpreter
 
     _reset_peak_memory()
-    operators, foreign = read_operators(model)
+    operators, foreign, floating = read_operators(model)
     if foreign:
         raise RuntimeError(f"it needs operators that are not builtin: {', '.join(foreign)}")
     interpreter = Interpreter(model_path=model, num_threads=1)
@@ -62,6 +62,7 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
         raise RuntimeError("TensorFlow was imported in the process that must do without it")
     return {
         "operators": operators,
+        "float_operators": floating,
         "flex": False,
         "signatures": sorted(signatures),
         "inputs": _describe(wanted),
@@ -74,15 +75,15 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
     }
 
 
-def read_operators(model: str | Path) -> tuple[dict[str, int], list[str]]:
+def read_operators(model: str | Path) -> tuple[dict[str, int], list[str], int]:
     """Reads the operators from the file itself, without running it.
 
     Args:
         model: The ``.tflite`` file.
 
     Returns:
-        How often each operator is used in all subgraphs, and the names of those that are not
-        builtin (Flex operators start with ``Flex``).
+        How often each operator is used in all subgraphs; the names of those that are not builtin
+        (Flex operators start with ``Flex``); and how many operators compute in float.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -103,17 +104,26 @@ def read_operators(model: str | Path) -> tuple[dict[str, int], list[str]]:
             foreign.add(name)
         names.append(name)
     counts: dict[str, int] = {}
+    floating = 0
     for i in range(content.SubgraphsLength()):
         graph = content.Subgraphs(i)
         for j in range(graph.OperatorsLength()):
-            name = names[graph.Operators(j).OpcodeIndex()]
+            operator = graph.Operators(j)
+            name = names[operator.OpcodeIndex()]
             counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items())), sorted(foreign)
+            results = [graph.Tensors(operator.Outputs(k)) for k in range(operator.OutputsLength())]
+            if name != "DEQUANTIZE" and any(t.Type() in _float_types(schema) for t in results):
+                floating += 1
+    return dict(sorted(counts.items())), sorted(foreign), floating
 
 
 def ping() -> dict[str, Any]:
     """Tells which heavy packages this process has loaded."""
     return {f"{package}_loaded": package in sys.modules for package in ("tensorflow", "keras")}
+
+
+def _float_types(schema: Any) -> tuple[int, ...]:
+    return schema.TensorType.FLOAT32, schema.TensorType.FLOAT16
 
 
 def _describe(details: dict[str, Any]) -> dict[str, Any]:

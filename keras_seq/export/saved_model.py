@@ -41,7 +41,7 @@ def write_saved_model(
     """
     import keras
 
-    from keras_seq.export.signature import Signature, inference_form
+    from keras_seq.export.signature import Signature, inference_form, lookup_tables
 
     signature = Signature(model)
     absl, level = logging.getLogger("absl"), logging.getLogger("absl").level
@@ -51,7 +51,10 @@ def write_saved_model(
         absl.setLevel(logging.ERROR)
         try:
             archive = keras.export.ExportArchive()
-            archive.track(model)
+            # Variables are found through the endpoint. Tracking the whole model would trace it a
+            # second time, with a free batch size, which is slow and fails on unrolled layers.
+            for table in lookup_tables(model):
+                archive.track(table)
             archive.add_endpoint(
                 name="serving_default",
                 fn=signature.call,

@@ -209,6 +209,17 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(found.values())
 
 
+def lookup_tables(model: keras.Model) -> list[Any]:
+    """Lists the tables (of vocabularies) that a SavedModel has to carry beside the variables."""
+    table = tf.saved_model.experimental.TrackableResource
+    return [
+        value
+        for layer in all_layers(model)
+        for value in vars(layer).values()
+        if isinstance(value, table)
+    ]
+
+
 def _flat(structure: Any) -> list[Any]:
     if isinstance(structure, dict):
         return list(structure.values())

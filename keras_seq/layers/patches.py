@@ -181,7 +181,7 @@ class SegmentQueries(keras.layers.Layer):
         self.segments = int(segments)
         self.channels = int(channels)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         """Makes the two tables."""
         width = input_shape[-1]
         self.position = self.add_weight(

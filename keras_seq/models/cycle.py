@@ -76,6 +76,7 @@ def cycle(
             h = keras.layers.Dense(width, activation="relu", name=f"hidden_{i}")(h)
             if dropout:
                 h = keras.layers.Dropout(dropout, name=f"dropout_{i}")(h)
-    y = keras.layers.Dense(horizon * outputs, name="time")(h)
+    # Zeros: training starts from the cycle alone, not from the noise of a random map.
+    y = keras.layers.Dense(horizon * outputs, kernel_initializer="zeros", name="time")(h)
     ahead = table(time_index, offset=lookback, length=horizon)  # (B, H, C)
     return to_forecast(y, channels, horizon, outputs) + ahead[..., None]

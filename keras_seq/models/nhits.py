@@ -35,7 +35,8 @@ def nhits(
 
     A block takes the greatest value of every ``rate`` steps, and a multi-layer perceptron draws
     from them knots ``rate`` steps apart for the lookback and the horizon. Straight lines through
-    the knots are what it explains of the lookback and adds to the forecast.
+    the knots are what it explains of the lookback and adds to the forecast. Both start at zero,
+    so that training starts from the last value and not from the noise of random maps.
 
     Args:
         x: The normalised series, (B, lookback, C).
@@ -77,12 +78,16 @@ def nhits(
             if dropout:
                 h = keras.layers.Dropout(dropout, name=f"block_{i}_dropout_{j}")(h)
         knots = max(1, horizon // rate)
-        ahead = keras.layers.Dense(knots * outputs, name=f"block_{i}_forecast")(h)
+        ahead = keras.layers.Dense(
+            knots * outputs, kernel_initializer="zeros", name=f"block_{i}_forecast"
+        )(h)
         ahead = ops.reshape(ahead, (-1, outputs, knots))
         ahead = LinearInterpolation(horizon, name=f"block_{i}_forecast_lines")(ahead)
         forecast = ahead if forecast is None else forecast + ahead  # (B * C, Q, H)
         if i < len(rates) - 1:
-            back = keras.layers.Dense(max(1, lookback // rate), name=f"block_{i}_backcast")(h)
+            back = keras.layers.Dense(
+                max(1, lookback // rate), kernel_initializer="zeros", name=f"block_{i}_backcast"
+            )(h)
             back = LinearInterpolation(lookback, name=f"block_{i}_backcast_lines")(back)
             residual = residual - back
     y = to_forecast(ops.transpose(forecast, (0, 2, 1)), channels, horizon, outputs)

@@ -27,7 +27,7 @@ def segment_rnn(
     mask: Any = None,
     width: int = 128,
     segment_length: int = 48,
-    anchor: bool = True,
+    anchor: bool = False,
     dropout: float = 0.1,
 ) -> Any:
     """A GRU over a few long segments of each channel; the forecast's segments come in parallel.
@@ -43,7 +43,8 @@ def segment_rnn(
         mask: (B, lookback) bool, True at real steps, or None.
         width: Units of the GRU.
         segment_length: Longest segment, in steps.
-        anchor: Whether the network sees and forecasts differences from the last value.
+        anchor: Whether the network sees and forecasts differences from the last value, as
+            published for windows that are not normalised.
         dropout: Before the last map.
 
     Returns:
@@ -67,7 +68,7 @@ def segment_rnn(
     ahead = _even(horizon, segment_length)
     segments = -(-horizon // ahead)
 
-    last = last_value(x, mask) if anchor else None
+    last: Any = last_value(x, mask) if anchor else None
     rows = to_rows(zero_masked(x - last if anchor else x, mask))  # (B * C, L)
     h = Patches(past, past, name="segments")(rows)  # (B * C, N, P)
     h = keras.layers.Dense(width, activation="relu", name="embedding")(h)

@@ -77,5 +77,6 @@ def tsmixer(
         across = ops.transpose(normalized(h, f"channel_norm_{i}"), (0, 2, 1))  # (B, L, C)
         across = perceptron(across, channels, min(width, 4 * channels), f"channel_{i}")
         h = h + ops.transpose(across, (0, 2, 1))
-    y = keras.layers.Dense(horizon * outputs, name="time")(h)
+    # Zeros: the noise of a random map from a long lookback is slow to unlearn.
+    y = keras.layers.Dense(horizon * outputs, kernel_initializer="zeros", name="time")(h)
     return to_forecast(y, channels, horizon, outputs)

@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from keras_seq.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import keras
+    import pandas
+
     from keras_seq.tasks.forecasting_problem import ForecastingProblem
 
 
@@ -111,3 +116,19 @@ class Forecasting:
         from keras_seq.tasks.forecasting_problem import ForecastingProblem
 
         return ForecastingProblem(self)
+
+    @staticmethod
+    def forecast(model: keras.Model, metadata: Mapping[str, Any], data: str) -> pandas.DataFrame:
+        """Forecasts what comes after the end of a file.
+
+        Args:
+            model: A model that raw values go into.
+            metadata: What was stored with it.
+            data: The file.
+
+        Returns:
+            One row for each series and step ahead.
+        """
+        from keras_seq.tasks.forecasting_problem import forecast_file
+
+        return forecast_file(model, metadata, data)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import pandas as pd
 
 from keras_seq import evaluation
 from keras_seq.baselines import BASELINES
-from keras_seq.data import Windows, default_split, parse_split, read_series
+from keras_seq.data import (
+    Windows,
+    calendar_features,
+    default_split,
+    future_times,
+    parse_split,
+    read_series,
+)
 from keras_seq.errors import UserError
 from keras_seq.heads import Forecast
 from keras_seq.metrics import PinballLoss
@@ -605,6 +613,112 @@ class ForecastingProblem:
         name = self.table.ids[self.series_of_row[start]]
         return f"{name + ' ' if name else ''}{self.table.names[-1]} from {when}"
 
+    def metadata(self) -> dict[str, Any]:
+        """Returns what a forecast from another file needs; it travels inside the model file."""
+        options = self.options
+        return {
+            "task": self.task,
+            "names": list(self.table.names),
+            "lookback": self.lookback,
+            "horizon": self.horizon,
+            "frequency": self.table.frequency,
+            "levels": list(self.head.levels),
+            "time_column": self.table.time_column,
+            "id_column": self.table.id_column,
+            "covariates": list(options.covariate),
+            "calendar": options.calendar,
+            "gaps": options.gaps,
+        }
+
+    def card(
+        self, record: Mapping[str, Any], baseline: Mapping[str, Any], command: str
+    ) -> dict[str, Any]:
+        """Returns what the model card says beside what the export measures.
+
+        Args:
+            record: ``architecture``, ``parameters``, ``test`` (scores) and ``options``.
+            baseline: Scores of the best baseline by name.
+            command: The command that makes the artifact again.
+        """
+        return {
+            "task": self.task,
+            "architecture": record["architecture"],
+            "options": record.get("options", {}),
+            "parameters": record.get("parameters"),
+            "scores": record["test"],
+            "baseline": baseline,
+            "command": command,
+            "metadata": self.metadata(),
+            **self.describe(),
+        }
+
+    def check_fits(self, model: keras.Model, what: Any) -> None:
+        """Refuses a model whose windows are not those of this problem.
+
+        Args:
+            model: A deployable model.
+            what: What to call it in the message.
+
+        Raises:
+            UserError: If lookback, horizon or channels differ.
+        """
+        lookback, channels = model.input["series"].shape[1:]
+        if (lookback, channels) != (self.lookback, self.channels):
+            raise UserError(
+                f"{what} wants {lookback} steps of {channels} columns, and the data gives "
+                f"{self.lookback} of {self.channels}: choose the columns with --target"
+            )
+
+    def backtest(self, record: Mapping[str, Any], folds: int) -> Iterator[dict[str, float]]:
+        """Trains the architecture again at rolling origins and scores each.
+
+        Each origin has a test part of the same length just after it; the rows before it are split
+        into training and validation as the problem's own.
+
+        Args:
+            record: From ``metrics.json``: architecture, options, learning rate, epochs.
+            folds: How many origins.
+
+        Yields:
+            The scores of one origin.
+
+        Raises:
+            UserError: If the series are too short, or there are several.
+        """
+        from keras_seq.training import fit
+
+        if self.panel:
+            raise UserError("a backtest wants one series; choose one with --id-column left out")
+        parts = self.split.parts(self.table)
+        (begin, end), (held, stop) = parts["test"][0], parts["validation"][0]
+        test, validation = end - begin, stop - held
+        try:
+            origins = evaluation.rolling_origin(
+                int(end),
+                folds=folds,
+                horizon=int(test),
+                gap=0,
+                minimum=int(validation) + self.lookback + self.horizon,
+            )
+        except ValueError as error:
+            raise UserError(f"--backtest {folds}: {error}") from error
+        for origin in origins:
+            rows = (len(origin.train) - int(validation), int(validation), int(test))
+            options = replace(self.options, split=",".join(map(str, rows)))
+            problem = ForecastingProblem(options)
+            keras.utils.set_random_seed(record["seed"])
+            model = problem.build(record["architecture"], **record["options"])
+            fit(
+                model,
+                problem.data("train", model),
+                problem.data("validation", model),
+                epochs=record["epochs"],
+                learning_rate=record["learning_rate"],
+                seed=record["seed"],
+                **problem.training(),
+            )
+            yield problem.scores(problem.predict(model))
+
     def describe(self) -> dict[str, Any]:
         """Returns what a reader needs to know to make the figures again."""
         table = self.table
@@ -650,19 +764,60 @@ def attention_layers(model: keras.Model) -> list[keras.layers.Layer]:
     ]
 
 
-def check_columns(expected: Sequence[str], got: Sequence[str], what: str) -> None:
-    """Refuses data whose columns are not those that a model was trained on.
+def forecast_file(model: keras.Model, metadata: Mapping[str, Any], data: str) -> pd.DataFrame:
+    """Forecasts what comes after the end of every series in a file.
 
     Args:
-        expected: The model's columns.
-        got: The data's.
-        what: The file, for the message.
+        model: A deployable model.
+        metadata: From `ForecastingProblem.metadata`, as it was stored with the model.
+        data: The file.
+
+    Returns:
+        One row for each series and step ahead.
 
     Raises:
-        UserError: If they differ.
+        UserError: If the columns, the frequency or the length do not fit.
     """
-    if tuple(expected) != tuple(got):
+    lookback, horizon, names = metadata["lookback"], metadata["horizon"], metadata["names"]
+    if metadata["covariates"]:
         raise UserError(
-            f"{what} has the columns {', '.join(got)}; the model wants {', '.join(expected)} in "
-            "this order: choose them with --target"
+            f"this model wants the future values of {', '.join(metadata['covariates'])}: call it "
+            "from Python with the input 'covariates' (lookback + horizon steps)"
         )
+    table = read_series(
+        data,
+        time_column=metadata["time_column"],
+        target=tuple(names),
+        id_column=metadata["id_column"],
+        gaps=metadata["gaps"],
+        calendar=metadata["calendar"],
+    )
+    if table.frequency != metadata["frequency"]:
+        raise UserError(
+            f"{data} has the frequency {table.frequency}; the model was trained on "
+            f"{metadata['frequency']}"
+        )
+    lengths = np.diff(table.offsets)
+    if lengths.min() < lookback:
+        short = int(np.argmin(lengths))
+        name = f" of {table.ids[short]!r}" if table.ids[short] else ""
+        raise UserError(f"{data} has {lengths[short]} rows{name}; the model wants {lookback}")
+    starts = table.offsets[1:] - lookback
+    rows = starts[:, None] + np.arange(lookback)
+    times = np.stack(future_times(table, horizon))  # (S, H)
+    inputs: dict[str, Any] = {"series": table.values[rows].astype(np.float32)}
+    if "time_index" in model.input:
+        inputs["time_index"] = table.time_index[starts].astype(np.int32)
+    if "covariates" in model.input:
+        ahead = calendar_features(times.reshape(-1), table.frequency)
+        ahead = ahead.reshape(len(starts), horizon, -1)
+        inputs["covariates"] = np.concatenate([table.covariates[rows], ahead], 1).astype(np.float32)
+    outputs = model.predict(inputs, verbose=0)
+    columns: dict[str, Any] = {metadata["time_column"] or "step": times.reshape(-1)}
+    if metadata["id_column"]:
+        columns[metadata["id_column"]] = np.repeat(table.ids, horizon)
+    for c, name in enumerate(names):
+        columns[name] = outputs["forecast"][:, :, c].reshape(-1)
+        for q, level in enumerate(metadata["levels"]):
+            columns[f"{name}_q{100 * level:g}"] = outputs["quantiles"][:, :, c, q].reshape(-1)
+    return pd.DataFrame(columns)

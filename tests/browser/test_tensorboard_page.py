@@ -115,9 +115,9 @@ def runs(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def address(runs, tmp_path_factory):
     """The address of a TensorBoard that shows the comparison."""
+    server = [sys.executable, "-m", "tensorboard.main", "--host", "127.0.0.1", "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs)]
-        + ["--host", "127.0.0.1", "--port", "0"],
+        [*server, "--logdir", str(runs)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -45,6 +45,11 @@ def mixed_model():
     return keras.Model({"series": series, "time_index": index}, outputs, name="mixed")
 
 
+@pytest.fixture()
+def mixed():
+    return mixed_model(), samples_for()
+
+
 def dense_model(scale: float = 1.0):
     import keras
 

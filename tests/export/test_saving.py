@@ -72,7 +72,7 @@ def test_compiled_models_can_be_trained_on(tmp_path, model):
     model.compile("adam", {"y": "mse"})
     model.train_on_batch({"x": np.ones((2, 3))}, {"y": np.ones((2, 2))})
     path = save(model, tmp_path / "m.keras")
-    assert load(path).optimizer is None
+    assert getattr(load(path), "optimizer", None) is None
     again = load(path, compile=True)
     assert int(again.optimizer.iterations) == 1
 
@@ -125,25 +125,19 @@ def test_other_versions_say_which_and_what_to_do(tmp_path, model):
 
 
 def test_an_unknown_class_says_what_to_import(tmp_path):
-    code = f"""
-import sys, keras
-sys.path.insert(0, {str(tmp_path)!r})
-import my_layers
-from keras_seq.saving import save
-x = keras.Input((3,), name="x")
-save(keras.Model({{"x": x}}, {{"y": my_layers.Twice()(x)}}), {str(tmp_path / "m.keras")!r})
-"""
-    (tmp_path / "my_layers.py").write_text(
-        "import keras\n"
-        "@keras.saving.register_keras_serializable(package='mine')\n"
-        "class Twice(keras.layers.Layer):\n"
-        "    def call(self, x):\n"
-        "        return 2 * x\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
-    with pytest.raises(UserError, match=r"the class 'mine>Twice'.*my_layers") as caught:
-        load(tmp_path / "m.keras")
+    class Twice(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    Twice.__module__ = "my_layers"
+    keras.saving.register_keras_serializable(package="mine")(Twice)
+    x = keras.Input((3,), name="x")
+    path = save(keras.Model({"x": x}, {"y": Twice()(x)}), tmp_path / "m.keras")
+    assert load(path).count_params() == 0
+    # What a fresh process knows that has not imported the module.
+    del keras.saving.get_custom_objects()["mine>Twice"]
+    with pytest.raises(UserError, match=r"the class 'mine>Twice'.*\(my_layers\)") as caught:
+        load(path)
     assert "\n" not in str(caught.value)
 
 

@@ -28,7 +28,7 @@ CASES = [
     ("cycle", {"width": 8}),
     ("cycle", {"backbone": "linear"}),
     ("segment_rnn", {"width": 8, "segment_length": 8}),
-    ("segment_rnn", {"width": 8, "segment_length": 8, "anchor": False}),
+    ("segment_rnn", {"width": 8, "segment_length": 8, "anchor": True}),
     ("nhits", {"width": 8}),
     ("tsmixer", {"width": 8}),
     ("tsmixer", {"width": 8, "norm": "layer"}),
@@ -214,8 +214,9 @@ def test_nlinear_equals_numpy():
     np.testing.assert_allclose(run(model, {"series": x}), wanted, atol=1e-5)
 
 
-def test_untrained_linear_repeats_the_last_value():
-    model = make("linear", {}, random=False)
+@pytest.mark.parametrize("name", ["linear", "nhits"])
+def test_untrained_forecast_is_the_last_value(name):
+    model = make(name, {}, random=False)
     x = data(model)["series"]
     got = run(model, {"series": x})
     np.testing.assert_allclose(got[..., 0], np.repeat(x[:, -1:], HORIZON, axis=1), atol=1e-6)
@@ -267,7 +268,9 @@ def numpy_gru(x, h, kernel, recurrent, bias):
 
 def test_segment_rnn_equals_numpy():
     width, outputs = 6, 2
-    model = make("segment_rnn", {"width": width, "segment_length": 7}, outputs=outputs)
+    model = make(
+        "segment_rnn", {"width": width, "segment_length": 7, "anchor": True}, outputs=outputs
+    )
     x = data(model)["series"]
     # 24 steps in 4 segments of 6; 10 steps ahead in 2 segments of 5.
     last = x[:, -1:]

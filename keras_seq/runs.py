@@ -1,0 +1,186 @@
+"""What can be done with a finished run: score it again, forecast with it, export it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_seq.compare import inner_model, read_recipe
+from keras_seq.errors import UserError
+from keras_seq.registry import tasks
+
+if TYPE_CHECKING:
+    import pandas
+    from rich.table import Table
+
+
+def read_run(run: str | Path) -> tuple[Any, dict[str, Any], Any]:
+    """Opens a run folder.
+
+    Args:
+        run: ``runs/COMPARISON/ARCHITECTURE/SEED``.
+
+    Returns:
+        The problem (data read and split again), what ``metrics.json`` says, and the model: raw
+        values in, raw values out.
+
+    Raises:
+        UserError: If the folder is not a finished run, or its data is gone or has changed.
+    """
+    from keras_seq import saving
+
+    folder = Path(run)
+    record = _metrics(folder)
+    recipe = read_recipe(folder / "config.toml")
+    problem = tasks.get(recipe["task"])(**_tuples(recipe.get("options", {}))).prepare()
+    return problem, record, saving.load(folder / "model.keras")
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    if not path.exists():
+        raise UserError(
+            f"{folder} is no finished run: give a folder runs/COMPARISON/ARCHITECTURE/SEED that "
+            "holds metrics.json"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
+def evaluate_run(run: str | Path, *, data: str | None = None, backtest: int = 0) -> Table:
+    """Scores a run again and puts the figures beside those that it noted when it was trained.
+
+    Args:
+        run: A run folder.
+        data: Another file with the same columns; its test part is scored.
+        backtest: How many rolling origins the architecture is trained again on; 0 for none.
+
+    Returns:
+        A table of scores.
+
+    Raises:
+        UserError: If the folder or the data is wrong.
+    """
+    from rich.table import Table
+
+    folder = Path(run)
+    if data is None:
+        problem, record, model = read_run(folder)
+    else:
+        from keras_seq import saving
+
+        record = _metrics(folder)
+        recipe = read_recipe(folder / "config.toml")
+        options = {**_tuples(recipe.get("options", {})), "data": data}
+        problem = tasks.get(recipe["task"])(**options).prepare()
+        model = saving.load(folder / "model.keras")
+        problem.check_fits(model, folder)
+    now = problem.scores(problem.predict(inner_model(model)))
+    columns: dict[str, dict[str, float]] = {"test part now": now}
+    if data is None:
+        columns["noted in metrics.json"] = record["test"]
+    columns["seasonal naive"] = next(
+        problem.scores(prediction)
+        for name, prediction, *_ in problem.baselines()
+        if name == problem.reference
+    )
+    if backtest:
+        for index, scores in enumerate(problem.backtest(record, folds=backtest)):
+            columns[f"origin {index + 1}"] = scores
+    table = Table("score", *columns, title=f"{record['architecture']}: {problem.title}", box=None)
+    for name in now:
+        table.add_row(name, *(f"{values.get(name, np.nan):.6g}" for values in columns.values()))
+    return table
+
+
+def predict_file(source: str | Path, *, data: str, out: str | Path) -> pandas.DataFrame:
+    """Forecasts what comes after the end of a file, and writes it.
+
+    Args:
+        source: A run folder, an exported folder, or a ``.keras`` file.
+        data: A file with the columns that the model was trained on.
+        out: Where to: ``.csv`` or ``.parquet``.
+
+    Returns:
+        One row for each series and step: time, id where there are several, one column for each
+        target, and ``TARGET_q10`` ... for quantiles.
+
+    Raises:
+        UserError: If the source is no model of ours, or the data does not fit.
+    """
+    from keras_seq import saving
+
+    path = Path(source)
+    target = Path(out)
+    if target.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out is {target}: give a name that ends in .csv or .parquet")
+    if not target.parent.is_dir():
+        raise UserError(f"--out is {target}: the folder {target.parent} does not exist")
+    candidates = [path, path / "model.keras", path / "keras" / "model.keras"]
+    found = next((p for p in candidates if p.suffix == ".keras" and p.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"{path} holds no model: give a run folder, an export that has the keras format, or a "
+            ".keras file"
+        )
+    metadata = saving.read_metadata(found)
+    if "task" not in metadata:
+        raise UserError(f"{found} was not written by a task of keras_seq: it has no metadata")
+    frame = tasks.get(metadata["task"]).forecast(saving.load(found), metadata, data)
+    temporary = target.with_name(f".{target.name}.tmp")
+    if target.suffix == ".csv":
+        frame.to_csv(temporary, index=False)
+    else:
+        frame.to_parquet(temporary, index=False)
+    temporary.replace(target)
+    return frame
+
+
+def export_run(
+    run: str | Path,
+    *,
+    formats: tuple[str, ...],
+    out: str | Path | None = None,
+    version: int = 1,
+    overwrite: bool = False,
+) -> tuple[Path, dict[str, Any]]:
+    """Exports a run, with the proof and the model card beside it.
+
+    Args:
+        run: A run folder.
+        formats: As in `keras_seq.export`.
+        out: The folder; None is ``savedmodels/TASK/ARCHITECTURE``.
+        version: The number of the version folder.
+        overwrite: Whether that version may be replaced.
+
+    Returns:
+        The folder and the report.
+
+    Raises:
+        UserError: If the run is not finished, or the export is not proved.
+    """
+    from keras_seq.export import export
+
+    problem, record, model = read_run(run)
+    samples = problem.samples(model)
+    recipe = read_recipe(Path(run) / "config.toml")
+    folder = Path(out) if out else Path("savedmodels") / recipe["task"] / record["architecture"]
+    scored = {name: p for name, p, *_ in problem.baselines()}
+    best = min(scored, key=lambda name: problem.scores(scored[name])[problem.primary])
+    report = export(
+        model,
+        folder,
+        formats=formats,
+        samples=samples,
+        score=problem.shipped_score(samples),
+        card=problem.card(record, {best: problem.scores(scored[best])}, f"keras-seq export {run}"),
+        version=version,
+        overwrite=overwrite,
+    )
+    return folder, report
