@@ -1,15 +1,17 @@
-"""The command line: ``keras-seq list | compare | train | evaluate | predict | export | tensorboard``."""
+"""The command line: list, compare, train, evaluate, predict, export, tensorboard."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -33,16 +35,16 @@ app.add_typer(train_app, name="train")
 # defaults of `keras_seq.compare.Recipe`, or what --recipe says.
 _SHARED: dict[str, tuple[Any, str]] = {
     "parameters": (int, "Parameter budget that widths are solved for (default: 0, each its own)."),
-    "epochs": (int, "The most epochs of a training (default 20)."),
+    "epochs": (int, "The most epochs of a training (default 10)."),
     "minutes": (float, "The most minutes of all trainings together (default: no limit)."),
     "seeds": (int, "How many seeds (default 1)."),
     "learning_rates": (int, "How many learning rates are tried for each (default 1)."),
     "batch_size": (int, "Examples in a batch (default 64)."),
     "steps_per_epoch": (int, "The most steps of an epoch (default 500)."),
     "patience": (int, "Epochs without improvement before a training ends (default 5)."),
+    "averaging": (float, "Momentum of the moving average of the weights (default 0.99)."),
     "deterministic": (bool, "Force deterministic kernels."),
 }
-_NOT_TRAINED = ("parameters", "epochs", "minutes")
 
 
 def _parse_value(text: str) -> Any:
@@ -91,7 +93,7 @@ def _parameter(name: str, kind: Any, help: str, default: Any = None) -> inspect.
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[Optional[kind], typer.Option(*flags, help=help, show_default=False)],
+        annotation=Annotated[kind | None, typer.Option(*flags, help=help, show_default=False)],
     )
 
 
@@ -118,6 +120,7 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
 
         from keras_seq.compare import Comparison, Recipe, expand, read_recipe
 
+        _import_tensorflow()
         recipe = read_recipe(values["recipe"]) if values.get("recipe") else {}
         recipe.pop("task", None)
         options = {**recipe.pop("options", {}), **_given(task, values)}
@@ -127,8 +130,7 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
         overrides = {**recipe.pop("overrides", {}), **_parse_settings(values.get("set"))}
         recipe.update({k: values[k] for k in _SHARED if values.get(k) is not None})
         if single:
-            chosen = (values["architecture"],)
-            expand(chosen)
+            chosen = expand((values["architecture"],))
             recipe["ensemble"] = False
         else:
             chosen = expand(values["architectures"] or recipe.get("architectures") or "all")
@@ -228,7 +230,7 @@ def _add_tasks() -> None:
 @app.command("list")
 def list_architectures(
     tag: Annotated[
-        Optional[list[str]], typer.Option(help="Only those that have this tag; repeat it.")
+        list[str] | None, typer.Option(help="Only those that have this tag; repeat it.")
     ] = None,
 ) -> None:
     """List the architectures with their tags."""
@@ -247,9 +249,7 @@ def list_architectures(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder: runs/NAME/ARCHITECTURE/SEED.")],
-    data: Annotated[
-        Optional[str], typer.Option(help="Another file with the same columns.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Another file with the same columns.")] = None,
     backtest: Annotated[
         int, typer.Option(help="Rolling-origin folds, each trained again (default 0).")
     ] = 0,
@@ -259,6 +259,7 @@ def evaluate(
 
     from keras_seq.runs import evaluate_run
 
+    _import_tensorflow()
     Console().print(evaluate_run(run, data=data, backtest=backtest))
 
 
@@ -271,6 +272,7 @@ def predict(
     """Forecast what comes after the end of a file."""
     from keras_seq.runs import predict_file
 
+    _import_tensorflow()
     frame = predict_file(source, data=data, out=out)
     print(f"{len(frame)} rows -> {out}")
 
@@ -279,11 +281,14 @@ def predict(
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder: runs/NAME/ARCHITECTURE/SEED.")],
     to: Annotated[
-        str, typer.Option(help="saved_model, litert, litert_float16, litert_dynamic, "
-                          "litert_int8, keras, onnx; with commas.")
+        str,
+        typer.Option(
+            help="saved_model, litert, litert_float16, litert_dynamic, "
+            "litert_int8, keras, onnx; with commas."
+        ),
     ] = "saved_model,litert,keras",
     out: Annotated[
-        Optional[Path], typer.Option(help="Folder (default savedmodels/TASK/ARCHITECTURE).")
+        Path | None, typer.Option(help="Folder (default savedmodels/TASK/ARCHITECTURE).")
     ] = None,
     version: Annotated[int, typer.Option(help="Version number, as TF Serving wants.")] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace that version.")] = False,
@@ -291,6 +296,7 @@ def export(
     """Export a trained run, and prove that what ships computes what was trained."""
     from keras_seq.runs import export_run
 
+    _import_tensorflow()
     folder, report = export_run(
         run, formats=tuple(to.split(",")), out=out, version=version, overwrite=overwrite
     )
@@ -320,7 +326,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Before TensorFlow is imported: its start-up lines are noise beside one-line errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    warnings.formatwarning = lambda message, *_: f"keras-seq: warning: {message}\n"  # type: ignore
+    warnings.formatwarning = lambda message, *_: f"keras-seq: warning: {message}\n"
     _add_tasks()
     try:
         app(args=arguments, prog_name="keras-seq", standalone_mode=True)
@@ -331,6 +337,29 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("keras-seq: stopped; what is finished is kept, --resume goes on", file=sys.stderr)
         sys.exit(130)
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without the lines that its libraries print before logging is set up.
+
+    They come from C++ and heed no option, so the file descriptor is turned away meanwhile; what
+    was printed is shown if the import fails.
+    """
+    with tempfile.TemporaryFile() as printed:
+        kept = os.dup(2)
+        try:
+            sys.stderr.flush()
+            os.dup2(printed.fileno(), 2)
+            import tensorflow  # noqa: F401
+        except BaseException:
+            printed.seek(0)
+            os.write(kept, printed.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+    # Retracing is told to the terminal as if it were the user's fault.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def _stop(message: str) -> None:

@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -58,6 +59,7 @@ class Recipe:
         steps_per_epoch: The most steps of an epoch; it is one pass over the data, and 100 steps at
             least.
         patience: Epochs without a better validation loss before a training ends.
+        averaging: Momentum of the moving average of the weights that is validated and kept.
         ensemble: Whether the average of the best networks is a row.
         deterministic: Whether TensorFlow's deterministic kernels are forced.
     """
@@ -67,13 +69,14 @@ class Recipe:
     architectures: tuple[str, ...] = ()
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parameters: int = 0
-    epochs: int = 20
+    epochs: int = 10
     minutes: float = 0.0
     seeds: int = 1
     learning_rates: int = 1
     batch_size: int = 64
     steps_per_epoch: int = 500
     patience: int = 5
+    averaging: float = 0.99
     ensemble: bool = True
     deterministic: bool = False
 
@@ -87,6 +90,8 @@ class Recipe:
         for name in ("parameters", "minutes"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} is {getattr(self, name)}: give a positive number")
+        if not 0 <= self.averaging < 1:
+            raise UserError(f"--averaging is {self.averaging}: give 0 (none) to 0.999")
         if self.learning_rates > len(LEARNING_RATES):
             raise UserError(
                 f"--learning-rates is {self.learning_rates}: give at most {len(LEARNING_RATES)}"
@@ -149,13 +154,14 @@ def compare(
     command: str | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     parameters: int = 0,
-    epochs: int = 20,
+    epochs: int = 10,
     minutes: float = 0.0,
     seeds: int = 1,
     learning_rates: int = 1,
     batch_size: int = 64,
     steps_per_epoch: int = 500,
     patience: int = 5,
+    averaging: float = 0.99,
     ensemble: bool = True,
     deterministic: bool = False,
     **options: Any,
@@ -180,6 +186,7 @@ def compare(
         batch_size: Examples in a batch.
         steps_per_epoch: The most steps of an epoch.
         patience: Of early stopping.
+        averaging: Of the weights.
         ensemble: Whether there is a row for the average.
         deterministic: Whether deterministic kernels are forced.
         **options: The task's options, such as those of `keras_seq.tasks.forecasting.Forecasting`.
@@ -204,6 +211,7 @@ def compare(
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
         patience=patience,
+        averaging=averaging,
         ensemble=ensemble,
         deterministic=deterministic,
     )
@@ -301,7 +309,8 @@ class Comparison:
         self.problem = task(**recipe.options).prepare()
         self._resolve()
         self.command = command or " ".join(
-            ["keras-seq", *sys.argv[1:]] if sys.argv[0].endswith(("keras-seq", "__main__.py"))
+            ["keras-seq", *sys.argv[1:]]
+            if sys.argv[0].endswith(("keras-seq", "__main__.py"))
             else [f"keras_seq.compare({recipe.task!r}, ...), see {RECIPE}"]
         )
         self.leaderboard = Leaderboard(
@@ -332,9 +341,7 @@ class Comparison:
         ours, theirs = _plain(asdict(self.recipe)), read_recipe(path)
         theirs["architectures"] = list(theirs.get("architectures", ()))
         # More architectures may be added to a comparison; the rest must be as it was.
-        differing = [
-            key for key in ours if key != "architectures" and ours[key] != theirs.get(key)
-        ]
+        differing = [key for key in ours if key != "architectures" and ours[key] != theirs.get(key)]
         if differing:
             raise UserError(
                 f"{self.out} holds another comparison ({', '.join(differing)} differ): choose "
@@ -378,6 +385,7 @@ class Comparison:
                 "minutes": recipe.minutes or "no limit",
                 "learning rates tried": recipe.learning_rates,
                 "patience": recipe.patience,
+                "averaging of the weights": recipe.averaging,
                 "batch": recipe.batch_size,
             },
             "seeds": list(range(recipe.seeds)),
@@ -422,6 +430,8 @@ class Comparison:
             for note in self.problem.notes:
                 progress.note(note)
             self._baselines(progress)
+            if "tensorboard" in self.track:
+                self._experiment()
             for name in self.recipe.architectures:
                 self._architecture(name, progress)
                 self._write()
@@ -434,6 +444,23 @@ class Comparison:
                 self._export()
             self._write(final=True)
         return self
+
+    def _experiment(self) -> None:
+        """Tells TensorBoard's HParams page its columns, so that it sorts numbers as numbers."""
+        from keras_seq.callbacks import write_experiment
+
+        scores = [name for name in self.leaderboard.score_names() if name != self.problem.primary]
+        write_experiment(
+            self.out,
+            {
+                "architecture": str,
+                "baseline": bool,
+                "parameters": int,
+                "seed": int,
+                "learning_rate": float,
+            },
+            [self.problem.primary, *scores],
+        )
 
     def _baselines(self, progress: Progress) -> None:
         from keras_seq.callbacks import log_scores
@@ -515,9 +542,9 @@ class Comparison:
         ]
 
     def _width(self, name: str, options: dict[str, Any]) -> int:
-        from keras_seq.models import solve_width
-
         import keras
+
+        from keras_seq.models import solve_width
 
         def count(width: int) -> int:
             with keras.device("cpu:0"):
@@ -547,6 +574,7 @@ class Comparison:
             shipped = saving.load(folder / "model.keras")
             model = inner_model(shipped)
             self.predictions[name, seed] = problem.predict(model)
+            progress.start(name, seed, record["epochs"])
             progress.note(f"{name} seed {seed}: read from {folder}")
             return Run(name, seed, folder, record)
         keras.backend.clear_session()
@@ -579,8 +607,11 @@ class Comparison:
         ]
         progress.start(name, seed, recipe.epochs)
         reporter = _reporter(progress, name, seed)
-        seconds = recipe.minutes * 60 * 0.9 / (
-            len(recipe.architectures) * (recipe.seeds + recipe.learning_rates - 1)
+        seconds = (
+            recipe.minutes
+            * 60
+            * 0.9
+            / (len(recipe.architectures) * (recipe.seeds + recipe.learning_rates - 1))
         )
         result = fit(
             model,
@@ -593,6 +624,7 @@ class Comparison:
             ),
             learning_rate=rate,
             patience=recipe.patience,
+            averaging=recipe.averaging,
             seconds=seconds or None,
             seed=seed,
             run_dir=folder,
@@ -634,14 +666,23 @@ class Comparison:
         return Run(name, seed, folder, metrics)
 
     def _cost(self, shipped: Any) -> tuple[float | None, float | None]:
-        from keras_seq.export.latency import litert_size_and_latency
+        """Measures size and latency on the device runtime; None where it does not convert."""
+        from keras_seq.export import ExportError, litert_size_and_latency
 
-        samples = self.problem.samples(shipped, most=8)
-        return litert_size_and_latency(shipped, samples)
+        try:
+            return litert_size_and_latency(shipped, self.problem.samples(shipped, most=8))
+        except ExportError as error:
+            warnings.warn(f"{shipped.name}: no size and latency: {error}", stacklevel=2)
+            return None, None
 
     def _run_config(self, name: str, options: dict[str, Any], seed: int, rate: float) -> str:
-        recipe = Recipe(**{**{f.name: getattr(self.recipe, f.name) for f in fields(Recipe)},
-                           "architectures": (name,), "overrides": {name: options}})
+        recipe = Recipe(
+            **{
+                **{f.name: getattr(self.recipe, f.name) for f in fields(Recipe)},
+                "architectures": (name,),
+                "overrides": {name: options},
+            }
+        )
         return recipe.to_toml(
             made_with={
                 "seed": seed,
@@ -670,8 +711,11 @@ class Comparison:
     # ---- ensemble, tests, winner --------------------------------------------------------------
 
     def _trained(self) -> list[str]:
-        names = [row.architecture for row in self.leaderboard.rows
-                 if row.status == "ok" and not row.baseline and not row.ensemble]
+        names = [
+            row.architecture
+            for row in self.leaderboard.rows
+            if row.status == "ok" and not row.baseline and not row.ensemble
+        ]
         return [name for name in names if (name, 0) in self.predictions]
 
     def _ensemble(self, progress: Progress) -> None:
@@ -709,8 +753,12 @@ class Comparison:
 
             log_scores(
                 self.out / ENSEMBLE,
-                {"architecture": ENSEMBLE, "baseline": False, "parameters": row.parameters or 0,
-                 "seed": 0},
+                {
+                    "architecture": ENSEMBLE,
+                    "baseline": False,
+                    "parameters": row.parameters or 0,
+                    "seed": 0,
+                },
                 mean,
                 row.note,
             )
@@ -733,8 +781,10 @@ class Comparison:
         baselines = [row for row in ranked if row.baseline]
         losses = {row.architecture: self._losses(row.architecture) for row in ranked}
         for index, row in enumerate(ranked):
-            others = {"vs_baseline": baselines[0] if baselines and not row.baseline else None,
-                      "vs_runner_up": ranked[index + 1] if index + 1 < len(ranked) else None}
+            others = {
+                "vs_baseline": baselines[0] if baselines and not row.baseline else None,
+                "vs_runner_up": ranked[index + 1] if index + 1 < len(ranked) else None,
+            }
             for key, other in others.items():
                 if other is not None and other is not row:
                     found = self.problem.paired_test(
@@ -751,9 +801,7 @@ class Comparison:
 
         def value(name: str) -> float:
             seeds = [p for (n, _), p in self.predictions.items() if n == name]
-            return float(
-                np.mean([self.problem.scores(p, "validation")[primary] for p in seeds])
-            )
+            return float(np.mean([self.problem.scores(p, "validation")[primary] for p in seeds]))
 
         sign = 1 if self.problem.lower_is_better else -1
         self.winner = min(names, key=lambda name: sign * value(name))

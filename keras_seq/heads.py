@@ -16,8 +16,8 @@ from keras_seq.layers import (
     CovariateEffect,
     OrderedQuantiles,
     Pooling,
-    ReversibleNormalization,
     ReverseNormalization,
+    ReversibleNormalization,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Forecast:
         horizon: Steps to forecast.
         quantiles: Levels between 0 and 1; the median is added, and is the forecast.
         normalize: ``"mean"`` or ``"last"``: what each window is centred on; ``None``: nothing.
+        least_variance: Windows that vary less are divided by its root.
         channel_independent: Whether sequence architectures see each channel alone.
         patch: Steps that become one step of a sequence architecture; ``None`` chooses the period
             where at least 4 fit in the lookback, else a 16th of the lookback.
@@ -66,6 +67,7 @@ class Forecast:
     horizon: int
     quantiles: tuple[float, ...] = ()
     normalize: str | None = "mean"
+    least_variance: float = 1e-5
     channel_independent: bool = True
     patch: int | None = None
     pooling: str | None = None
@@ -99,9 +101,7 @@ class Forecast:
                 return fits[0]
         return max(1, lookback // 16)
 
-    def connect(
-        self, architecture: Architecture, inputs: dict[str, Any]
-    ) -> dict[str, Any]:
+    def connect(self, architecture: Architecture, inputs: dict[str, Any]) -> dict[str, Any]:
         """Connects the inputs, the architecture and the forecasts.
 
         Args:
@@ -115,7 +115,9 @@ class Forecast:
         lookback, channels = x.shape[1], x.shape[2]
         outputs = max(1, len(self.levels))
         if self.normalize:
-            x, mean, scale = ReversibleNormalization(center=self.normalize, name="normalize")(x)
+            x, mean, scale = ReversibleNormalization(
+                center=self.normalize, epsilon=self.least_variance, name="normalize"
+            )(x)
         future_effect = None
         if "covariates" in inputs:
             effect = CovariateEffect(channels, name="covariate_effect")(inputs["covariates"])
@@ -138,11 +140,15 @@ class Forecast:
             y = OrderedQuantiles(self.levels, name="ordered_quantiles")(y)
         if self.normalize:
             y = ReverseNormalization(name="denormalize")(y, mean, scale)
-        middle = self.levels.index(0.5) if self.levels else 0
-        forecast = keras.layers.Identity(name="forecast")(y[..., middle])
         if not self.levels:
-            return {"forecast": forecast}
-        return {"forecast": forecast, "quantiles": keras.layers.Identity(name="quantiles")(y)}
+            # Not y[..., 0]: the LiteRT converter moves transposes past a slice, to a wrong rank.
+            y = keras.layers.Reshape((self.horizon, channels), name="forecast")(y)
+            return {"forecast": y}
+        middle = y[..., self.levels.index(0.5)]
+        return {
+            "forecast": keras.layers.Identity(name="forecast")(middle),
+            "quantiles": keras.layers.Identity(name="quantiles")(y),
+        }
 
     def _sequence(self, architecture: Architecture, x: Any, outputs: int) -> Any:
         """Runs a sequence or vector architecture on patches and maps its states to the horizon."""
@@ -199,9 +205,7 @@ class Label:
     pooling: str | None = None
     dropout: float = 0.0
 
-    def connect(
-        self, architecture: Architecture, inputs: dict[str, Any]
-    ) -> dict[str, Any]:
+    def connect(self, architecture: Architecture, inputs: dict[str, Any]) -> dict[str, Any]:
         """Connects the inputs, the architecture and the class scores.
 
         Args:

@@ -34,7 +34,11 @@ class StepData(Protocol):
         """Returns the number of examples."""
 
     def dataset(
-        self, batch_size: int, *, seed: int | None = None, start_step: int = 0,
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        start_step: int = 0,
         steps: int | None = None,
     ) -> tf.data.Dataset:
         """Returns batches from `start_step` on; shuffled by `seed`, in order without one."""
@@ -64,7 +68,11 @@ class ArrayData:
         return self._length
 
     def dataset(
-        self, batch_size: int, *, seed: int | None = None, start_step: int = 0,
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        start_step: int = 0,
         steps: int | None = None,
     ) -> tf.data.Dataset:
         """Returns batches from a step on.
@@ -140,6 +148,7 @@ def fit(
     weight_decay: float = 1e-4,
     clipnorm: float | None = 1.0,
     patience: int | None = 5,
+    averaging: float = 0.0,
     steps_per_epoch: int | None = None,
     seconds: float | None = None,
     seed: int = 0,
@@ -167,6 +176,8 @@ def fit(
         weight_decay: Of AdamW.
         clipnorm: The largest global norm of a gradient; None does not clip.
         patience: Epochs without a better value before it ends; None never ends early.
+        averaging: Momentum of an exponential moving average of the weights, which is what is
+            validated and kept; 0 keeps the weights as they are.
         steps_per_epoch: Steps of an epoch; None is one pass over the data.
         seconds: The most seconds of training; None is no limit. A run ended by the clock cannot
             be made again exactly.
@@ -217,6 +228,7 @@ def fit(
         monitor="loss" if held_out is None else "val_loss",
         per_epoch=per_epoch,
         patience=patience,
+        averaging=averaging,
         seconds=seconds,
         run_dir=Path(run_dir) if run_dir is not None else None,
         checkpoint_seconds=checkpoint_seconds,
@@ -250,9 +262,7 @@ def fit(
         epoch += 1
     if epoch < epochs and not state.finished:
         stream = batches(data, seed=seed, start_step=epoch * per_epoch)
-        model.fit(
-            stream, initial_epoch=epoch, epochs=epochs, steps_per_epoch=per_epoch, **options
-        )
+        model.fit(stream, initial_epoch=epoch, epochs=epochs, steps_per_epoch=per_epoch, **options)
     state.put_best_weights()
     return state.result
 
@@ -269,6 +279,7 @@ class _Training(keras.callbacks.Callback):
         monitor: str,
         per_epoch: int,
         patience: int | None,
+        averaging: float,
         seconds: float | None,
         run_dir: Path | None,
         checkpoint_seconds: float,
@@ -285,6 +296,7 @@ class _Training(keras.callbacks.Callback):
         self.finished = False
         self.waited = 0
         self.best_weights: list[np.ndarray] | None = None
+        self._average = _Average(model, averaging) if averaging else None
         self._spent = 0.0  # seconds of the running epoch before it was interrupted
         self._metric_values: list[np.ndarray] | None = None
         self._started = self._saved = time.monotonic()
@@ -305,8 +317,14 @@ class _Training(keras.callbacks.Callback):
         else:
             self._spent = 0.0
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self._average:
+            self._average.put_in()
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.result.steps += 1
+        if self._average:
+            self._average.update(self.result.steps)
         now = time.monotonic()
         if self.path and now - self._saved >= self.every and self.result.steps % self.per_epoch:
             values = [np.asarray(v) for v in self._net.metrics_variables]
@@ -315,6 +333,8 @@ class _Training(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         spent = self._spent + time.monotonic() - self._started
         self._spent = 0.0
+        if self._average:
+            self._average.put_in()
         logs = {name: float(value) for name, value in (logs or {}).items()}
         result = self.result
         result.history.append({"epoch": epoch + 1, "seconds": spent, **logs})
@@ -324,6 +344,8 @@ class _Training(keras.callbacks.Callback):
             self.best_weights = [np.asarray(v) for v in self._model_variables()]
         else:
             self.waited += 1
+        if self._average:
+            self._average.take_out()
         if not math.isfinite(logs.get("loss", 0.0)):
             self._end("not finite")
         elif self.patience is not None and self.waited >= self.patience:
@@ -351,6 +373,8 @@ class _Training(keras.callbacks.Callback):
         arrays = {f"model_{i}": np.asarray(v) for i, v in enumerate(self._model_variables())}
         slots = self._net.optimizer.variables
         arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(slots)}
+        averages = self._average.variables if self._average else []
+        arrays |= {f"average_{i}": np.asarray(v) for i, v in enumerate(averages)}
         arrays |= {f"metric_{i}": v for i, v in enumerate(metric_values)}
         arrays |= {f"best_{i}": v for i, v in enumerate(self.best_weights or [])}
         about = {
@@ -361,7 +385,7 @@ class _Training(keras.callbacks.Callback):
             "spent": spent,
         }
         buffer = io.BytesIO()
-        np.savez(buffer, about=np.array(json.dumps(about)), **arrays)
+        np.savez(buffer, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, buffer.getvalue())
         if self.result.history:
@@ -378,7 +402,7 @@ class _Training(keras.callbacks.Callback):
         if self.path is None or not self.path.exists():
             return
         try:
-            with np.load(self.path) as file:
+            with open(self.path, "rb") as opened, np.load(opened) as file:
                 about = json.loads(str(file["about"]))
                 arrays = {name: file[name] for name in file.files if name != "about"}
         except Exception as error:
@@ -390,8 +414,9 @@ class _Training(keras.callbacks.Callback):
         def part(name: str) -> list[np.ndarray]:
             return [arrays[f"{name}_{i}"] for i in range(sum(k.startswith(name) for k in arrays))]
 
-        targets = [*self._model_variables(), *self._net.optimizer.variables]
-        values = [*part("model"), *part("optimizer")]
+        averages = self._average.variables if self._average else []
+        targets = [*self._model_variables(), *self._net.optimizer.variables, *averages]
+        values = [*part("model"), *part("optimizer"), *part("average")]
         shapes = [tuple(v.shape) for v in targets]
         if about.get("format") != self.FORMAT or shapes != [v.shape for v in values]:
             raise UserError(
@@ -405,6 +430,40 @@ class _Training(keras.callbacks.Callback):
         self._spent = about["spent"]
         self._metric_values = part("metric") or None
         self.best_weights = part("best") or None
+
+
+class _Average:
+    """An exponential moving average of the trainable weights, and its exchange with them."""
+
+    def __init__(self, model: keras.Model, momentum: float) -> None:
+        self._weights = model.trainable_variables
+        self.variables = [
+            tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in self._weights
+        ]
+        self._momentum = momentum
+        self._kept: list[np.ndarray] | None = None  # the weights, while the average is in place
+        self._step = tf.function(self._move)
+
+    def _move(self, keep: tf.Tensor) -> None:
+        for average, weight in zip(self.variables, self._weights, strict=True):
+            value = tf.cast(tf.convert_to_tensor(weight), average.dtype)
+            average.assign_add((1 - tf.cast(keep, average.dtype)) * (value - average))
+
+    def update(self, step: int) -> None:
+        # The first steps count more, so that the weights at the start are soon forgotten.
+        self._step(tf.constant(min(self._momentum, step / (step + 9)), tf.float32))
+
+    def put_in(self) -> None:
+        if self._kept is None:
+            self._kept = [np.asarray(v) for v in self._weights]
+            for weight, average in zip(self._weights, self.variables, strict=True):
+                weight.assign(average)
+
+    def take_out(self) -> None:
+        if self._kept is not None:
+            for weight, value in zip(self._weights, self._kept, strict=True):
+                weight.assign(value)
+            self._kept = None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

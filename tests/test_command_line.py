@@ -155,9 +155,7 @@ def test_folder_of_another_comparison(capsys, tmp_path):
     assert "Leaderboard" in text
     refused(capsys, compare(path, out, "--epochs", "2"), "another comparison", "epochs", out=out)
     refused(capsys, compare(path, out), "--resume", out=out)
-    refused(
-        capsys, compare(path, out, "--epochs", "2", "--resume"), "another comparison", out=out
-    )
+    refused(capsys, compare(path, out, "--epochs", "2", "--resume"), "another comparison", out=out)
 
 
 def test_full_disk_leaves_one_line(capsys, tmp_path, monkeypatch):

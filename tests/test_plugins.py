@@ -192,7 +192,7 @@ def test_a_broken_plugin_on_the_command_line(plugin, tmp_path, monkeypatch):
 
 def test_a_name_taken_from_us_is_an_error(plugin):
     plugin("greedy-plugin", "lstm", GOOD)
-    with pytest.raises(keras_seq.UserError, match="taken twice.*greedy-plugin"):
+    with pytest.raises(keras_seq.UserError, match=r"taken twice.*greedy-plugin"):
         keras_seq.architectures.get("lstm")
     assert callable(keras_seq.architectures.get("gru"))
 

@@ -94,9 +94,7 @@ def test_the_best_epoch_is_what_is_left():
 
 def test_patience_ends_it():
     x, y = line()
-    result = fit(
-        small(), (x, y), (x, -y), epochs=50, batch_size=64, learning_rate=0.1, patience=2
-    )
+    result = fit(small(), (x, y), (x, -y), epochs=50, batch_size=64, learning_rate=0.1, patience=2)
     assert result.stopped == "patience"
     assert len(result.history) < 50
     assert len(result.history) - result.best_epoch == 2
@@ -157,6 +155,6 @@ def test_array_data_is_a_function_of_the_step():
     whole = [x.numpy().tolist() for x, _ in data.dataset(4, seed=1, steps=7)]
     rest = [x.numpy().tolist() for x, _ in data.dataset(4, seed=1, start_step=4, steps=3)]
     assert whole[4:] == rest
-    assert sorted(sum(whole[:3], [])) == list(range(10))
-    assert sorted(sum(whole[3:6], [])) == list(range(10))
+    assert sorted(row for batch in whole[:3] for row in batch) == list(range(10))
+    assert sorted(row for batch in whole[3:6] for row in batch) == list(range(10))
     assert whole[:3] != whole[3:6]

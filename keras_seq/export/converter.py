@@ -95,12 +95,23 @@ def convert_onnx(*, saved_model: str, destination: str) -> dict[str, Any]:
         tf.TensorSpec(inputs[name].shape, inputs[name].dtype, name=name) for name in sorted(inputs)
     ]
     proto, _ = tf2onnx.convert.from_function(flat, input_signature=signature, opset=17)
+    # tf2onnx freezes variables, but leaves constants that the model has captured as inputs.
+    concrete = flat.get_concrete_function()
+    captured = concrete.captured_inputs
+    placeholders = concrete.inputs[len(concrete.inputs) - len(captured) :]
+    constants = {
+        placeholder.name: value
+        for placeholder, value in zip(placeholders, captured, strict=True)
+        if value.dtype != tf.resource
+    }
+    for entry in [value for value in proto.graph.input if value.name in constants]:
+        array = constants[entry.name].numpy()
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, entry.name))
+        proto.graph.input.remove(entry)
     # tf2onnx names outputs "Identity:0", "Identity_1:0" ...; consumers want the model's names.
-    present = [value.name for value in proto.graph.output]
-    for old, new in zip(present, outputs, strict=True):
-        _rename(proto.graph, old, new)
-    for old, new in zip([value.name for value in proto.graph.input], sorted(inputs), strict=True):
-        _rename(proto.graph, old, new)
+    for values, wanted in ((proto.graph.output, outputs), (proto.graph.input, sorted(inputs))):
+        for old, new in zip([value.name for value in values], wanted, strict=True):
+            _rename(proto.graph, old, new)
     onnx.checker.check_model(proto)
     Path(destination).write_bytes(proto.SerializeToString())
     return {"seconds": time.perf_counter() - started}

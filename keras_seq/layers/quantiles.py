@@ -12,8 +12,9 @@ from keras import ops
 class OrderedQuantiles(keras.layers.Layer):
     """Turns free numbers into ascending quantiles: the median, and positive steps away from it.
 
-    The number at the level nearest to 0.5 is kept; each level above adds a softplus of its own
-    number, each level below takes one away.
+    The number at the level nearest to 0.5 is kept; each level further away lies a softplus of the
+    difference of neighbouring numbers beyond the last, so that a shift of all numbers shifts all
+    quantiles alike.
 
     Args:
         levels: Quantile levels, ascending, between 0 and 1.
@@ -44,9 +45,11 @@ class OrderedQuantiles(keras.layers.Layer):
         m = self.middle
         parts = [x[..., m : m + 1]]
         for i in range(m + 1, len(self.levels)):
-            parts.append(parts[-1] + ops.softplus(x[..., i : i + 1]))
+            step = x[..., i : i + 1] - x[..., i - 1 : i]
+            parts.append(parts[-1] + ops.softplus(step))
         for i in range(m - 1, -1, -1):
-            parts.insert(0, parts[0] - ops.softplus(x[..., i : i + 1]))
+            step = x[..., i + 1 : i + 2] - x[..., i : i + 1]
+            parts.insert(0, parts[0] - ops.softplus(step))
         return ops.concatenate(parts, axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -105,9 +105,7 @@ class Architecture:
 class Head(Protocol):
     """What connects named inputs to an architecture, and its output to named outputs."""
 
-    def connect(
-        self, architecture: Architecture, inputs: dict[str, Any]
-    ) -> dict[str, Any]:
+    def connect(self, architecture: Architecture, inputs: dict[str, Any]) -> dict[str, Any]:
         """Returns named output tensors."""
 
 

@@ -60,7 +60,9 @@ class Forecasting:
 
     name: ClassVar[str] = "forecasting"
 
-    data: str = _option("", "File (.csv, .tsv, .parquet, .gz) or builtin:co2|el_nino|sunspots|waves.")
+    data: str = _option(
+        "", "File (.csv, .tsv, .parquet, .gz) or builtin:co2|el_nino|sunspots|waves."
+    )
     time_column: str = _option("", "Column of timestamps (default: found).")
     target: tuple[str, ...] = _option((), "Column to forecast; repeat it (default: all numeric).")
     id_column: str = _option("", "Column that names the series of a row (long form).")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import pandas as pd
+from keras import ops
 
 from keras_seq import evaluation
 from keras_seq.baselines import BASELINES
@@ -88,6 +89,9 @@ class ForecastingProblem:
             horizon=self.horizon,
             quantiles=options.quantiles,
             normalize=None if options.normalize == "none" else options.normalize,
+            # On standardised values a window that hardly moves keeps its size, so that it does not
+            # set the range of an int8 file. A panel is not standardised.
+            least_variance=1e-5 if self.panel else 1e-3,
             channel_independent=options.channel_independent,
             patch=options.patch or None,
             period=self.period if self.period > 1 else None,
@@ -110,7 +114,7 @@ class ForecastingProblem:
         seasonal = evaluation.seasonal_scale(
             table.values, table.offsets, before_test, self.period or None
         )
-        self.mase_scale = seasonal.mae  # (S, C)
+        self.mase_scale, self.rmsse_scale = seasonal.mae, seasonal.rmse  # (S, C)
         self.scale_notes = seasonal.notes
         if self.panel and self.options.normalize == "none":
             rows = np.concatenate([table.values[a:b] for a, b in ranges])
@@ -273,6 +277,7 @@ class ForecastingProblem:
             prediction.forecast[part],
             scale=self.std[series],
             mase_scale=self.mase_scale[series],
+            rmsse_scale=self.rmsse_scale[series],
             quantiles=prediction.quantiles.get(part),
             quantile_levels=levels if part in prediction.quantiles else None,
             lower=low,
@@ -299,7 +304,7 @@ class ForecastingProblem:
             found = prediction.quantiles[part]
             return found[..., index[0]], found[..., index[1]]
         # Residuals in each window's own scale, so that one width serves series of any size.
-        center, scale = self._window_scale("validation")
+        _, scale = self._window_scale("validation")
         residuals = (self.truth["validation"] - prediction.forecast["validation"]) / scale
         half = evaluation.conformal_intervals(residuals, level=LEVEL)  # (H, C)
         _, scale = self._window_scale(part)
@@ -420,10 +425,10 @@ class ForecastingProblem:
             member = keras.Model(model.input, model.output, name=f"member_{index}_{model.name}")
             for name, tensor in member({key: inputs[key] for key in model.input}).items():
                 outputs.setdefault(name, []).append(tensor)
+        # Not keras.layers.Average: on one channel the LiteRT converter moves the members'
+        # transposes past its sum, to a wrong rank.
         joined = {
-            name: keras.layers.Average(name=f"{name}_average")(tensors)
-            if len(tensors) > 1
-            else tensors[0]
+            name: keras.layers.Identity(name=name)(ops.mean(ops.stack(tensors), axis=0))
             for name, tensors in outputs.items()
         }
         return keras.Model(inputs, joined, name="ensemble")
@@ -463,9 +468,7 @@ class ForecastingProblem:
         raw = {"forecast": outputs["forecast"], **outputs}
         for name in raw:
             axis = 2 if name == "quantiles" else -1
-            undo = keras.layers.Normalization(
-                axis=axis, invert=True, name=f"raw_{name}", **stats
-            )
+            undo = keras.layers.Normalization(axis=axis, invert=True, name=f"raw_{name}", **stats)
             raw[name] = undo(raw[name])
         return keras.Model(inputs, raw, name=model.name)
 
@@ -506,7 +509,9 @@ class ForecastingProblem:
             part: The part they are from.
         """
         starts = self.starts[part]
-        chosen = starts[np.unique(np.linspace(0, len(starts) - 1, len(samples["series"])).astype(int))]
+        chosen = starts[
+            np.unique(np.linspace(0, len(starts) - 1, len(samples["series"])).astype(int))
+        ]
         rows = chosen[:, None] + self.lookback + np.arange(self.horizon)
         scale = (self.std if self.panel else self.scale)[
             self.series_of_row[chosen] if self.panel else np.zeros(len(chosen), int)
@@ -519,7 +524,7 @@ class ForecastingProblem:
         return score
 
     def figures(self, model: keras.Model, windows: int = 3) -> dict[str, Figure]:
-        """Draws forecasts against truth on fixed test windows, and attention where there is any.
+        """Draws forecasts against truth on fixed validation windows, and attention, if any.
 
         Args:
             model: A network made by `build`.
@@ -530,9 +535,9 @@ class ForecastingProblem:
         """
         from keras_seq.figures import attention_figure, forecast_figure
 
-        starts = self.figure_starts(windows)
+        starts = self.figure_starts(windows, "validation")
         inputs, _ = self._windows(starts, model).batch(np.arange(len(starts)))
-        out = {name: np.asarray(value) for name, value in model(inputs, training=False).items()}
+        out = model.predict_on_batch(inputs)
         found = {}
         for i, start in enumerate(starts):
             row = self._scale_row[start]
@@ -552,7 +557,7 @@ class ForecastingProblem:
             )
         for layer in attention_layers(model):
             probe = keras.Model(model.input, layer.output)
-            weights = np.asarray(probe(inputs, training=False)[1])[0]
+            weights = np.asarray(probe.predict_on_batch(inputs)[1])[0]
             found[f"attention/{layer.name}"] = attention_figure(weights, title=layer.name)
         return found
 
@@ -593,7 +598,7 @@ class ForecastingProblem:
         curves = {
             name: evaluation.per_horizon(
                 self.truth["test"], predictions[name].forecast["test"], scale
-            )
+            ).tolist()
             for name in names[:8]
         }
         figure = learning_curves_figure(curves, title="", label="squared error, standardised")
@@ -601,9 +606,9 @@ class ForecastingProblem:
         found["Error by step ahead"] = figure
         return found
 
-    def figure_starts(self, windows: int) -> np.ndarray:
-        """Returns the same few windows for every model: evenly spread over the test part."""
-        starts = self.starts["test"]
+    def figure_starts(self, windows: int, part: str = "test") -> np.ndarray:
+        """Returns the same few windows for every model: evenly spread over a part."""
+        starts = self.starts[part]
         return starts[np.unique(np.linspace(0, len(starts) - 1, windows).astype(int))]
 
     def title_of(self, start: int) -> str:

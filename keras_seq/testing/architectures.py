@@ -118,7 +118,8 @@ def architecture_checks(
     sequence = not bound.forecaster and "vector" not in bound.tags
     masked = sequence or "mask" in bound.parameters
     if isinstance(bound.function, type):
-        masked = "mask" in inspect.signature(bound.function.call).parameters
+        call = getattr(bound.function, "call")  # noqa: B009 (a Layer, which mypy sees as Any)
+        masked = "mask" in inspect.signature(call).parameters
     if masked:
         # Padding at the end, one whole row, and one hole.
         samples["mask"] = np.arange(lookback) < np.array([[lookback], [lookback - 7], [9], [5]])
@@ -216,22 +217,22 @@ def _signature(bound: Architecture) -> None:
 def _unknown_option(
     architecture: Any, bound: Architecture, series: tuple[int, int], horizon: int
 ) -> None:
-    wrong = "no_such_option"
+    wrong: dict[str, Any] = {"no_such_option": 1}
     calls: list[tuple[str, Callable[[], Any]]] = [
         (
             "build",
-            lambda: build(
-                architecture, inputs=series, head=Forecast(horizon=horizon), **{wrong: 1}
-            ),
+            lambda: build(architecture, inputs=series, head=Forecast(horizon=horizon), **wrong),
         )
     ]
     if not isinstance(bound.function, type):
-        calls.append(("a call", lambda: bound.function(keras.Input(series), **{wrong: 1})))
+        calls.append(("a call", lambda: bound.function(keras.Input(series), **wrong)))
     for what, call in calls:
         try:
             call()
         except TypeError as error:
-            require(wrong in str(error), f"{what}: the TypeError does not name it: {error}")
+            require(
+                "no_such_option" in str(error), f"{what}: the TypeError does not name it: {error}"
+            )
         else:
             raise CheckFailure(f"{what} takes an unknown option without a word")
 

@@ -53,8 +53,9 @@ def check_layer(
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("float32")
-        >>> report = check_layer(lambda: keras.layers.GRU(4, return_sequences=True), x,
-        ...     mask=np.arange(7) < [[5], [7]], causal=True, export=False, skip=["mixed_float16"])
+        >>> from keras_seq.layers import TemporalBlock
+        >>> report = check_layer(TemporalBlock(4), x, mask=np.arange(7) < [[5], [7]], causal=True,
+        ...     export=False, skip=["mixed_float16"])
         >>> len(report.failures)
         0
     """

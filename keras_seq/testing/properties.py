@@ -22,6 +22,7 @@ from keras_seq.testing.subject import (
 
 
 def common_checks(subject: Subject, fresh_process: bool, export: bool) -> Checks:
+    """Returns the checks that apply to any subject, chosen by what it promises."""
     found: Checks = {
         "save": partial(_save, subject),
         "eager_equals_graph": partial(_graph, subject),
@@ -42,12 +43,14 @@ def common_checks(subject: Subject, fresh_process: bool, export: bool) -> Checks
 
 
 def precision_checks(subject: Subject) -> Checks:
+    """Returns the checks of what can be built again under another dtype policy."""
     return {
         policy: partial(_mixed, subject, policy) for policy in ("mixed_float16", "mixed_bfloat16")
     }
 
 
 def export_checks(subject: Subject) -> Checks:
+    """Returns the checks of what is deployed."""
     return {
         "saved_model": partial(_export, subject, "saved_model"),
         "litert": partial(_export, subject, "litert"),
@@ -55,6 +58,7 @@ def export_checks(subject: Subject) -> Checks:
 
 
 def model_config(subject: Subject) -> None:
+    """Checks that the configuration alone gives the same model again, but for the weights."""
     model = subject.model
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
     again = keras.saving.deserialize_keras_object(config)

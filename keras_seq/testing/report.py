@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,7 @@ def run_checks(
 
 
 def require(condition: Any, message: str) -> None:
+    """Raises `CheckFailure` with the message unless the condition holds."""
     if not condition:
         raise CheckFailure(message)
 
@@ -131,6 +132,7 @@ def close(got: np.ndarray, wanted: np.ndarray, tolerance: float, what: str) -> N
 
 
 def all_close(got: Arrays, wanted: Arrays, tolerance: float, what: str) -> None:
+    """Compares outputs by name, each relative to the size of its values."""
     require(got.keys() == wanted.keys(), f"{what}: outputs {list(got)} and {list(wanted)}")
     for name, value in wanted.items():
         close(got[name], value, tolerance, f"{what}, {name}")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,19 @@ class Subject:
     causal: bool = False
     fixed_length: bool = True
     modules: tuple[str, ...] = ()
-    _cache: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> keras.Model:
+        """The model, built once."""
         return self.make(None)
 
     @cached_property
     def outputs(self) -> Arrays:
+        """What the model makes of the samples."""
         return self.run(self.samples)
 
     def run(self, samples: Arrays) -> Arrays:
+        """Returns the outputs by name."""
         return run_model(self.model, samples)
 
     def values(self) -> list[str]:
@@ -59,6 +61,7 @@ class Subject:
         changed = dict(self.samples)
         for name in self.values():
             x = self.samples[name]
+            other: np.ndarray
             if np.issubdtype(x.dtype, np.floating):
                 other = 30 * generator.normal(size=x.shape)
             else:
@@ -76,15 +79,18 @@ class Subject:
 
 
 def run_model(model: Callable[..., Any], samples: Arrays) -> Arrays:
+    """Runs a model without training and returns its outputs by name."""
     outputs = model({k: keras.ops.convert_to_tensor(v) for k, v in samples.items()}, training=False)
     return to_arrays(outputs)
 
 
 def to_arrays(outputs: Any) -> Arrays:
+    """Returns outputs of any structure as arrays by name."""
     return {name: np.asarray(keras.ops.convert_to_numpy(y)) for name, y in by_name(outputs).items()}
 
 
 def by_name(outputs: Any) -> dict[str, Any]:
+    """Returns outputs of any structure by name."""
     if isinstance(outputs, Mapping):
         return dict(outputs)
     if isinstance(outputs, list | tuple):
@@ -108,11 +114,13 @@ def keras_inputs(samples: Arrays, fixed: int | None, steps: int) -> dict[str, An
 
 
 def input_names(model: keras.Model) -> list[str]:
+    """Returns the names of a functional model's inputs."""
     return [tensor.name for tensor in model.inputs]
 
 
 @contextmanager
 def dtype_policy(policy: str | None) -> Iterator[None]:
+    """Sets the global dtype policy for a while; None leaves it as it is."""
     before = keras.config.dtype_policy()
     if policy is not None:
         keras.config.set_dtype_policy(policy)

@@ -10,9 +10,6 @@ from keras_seq.layers.reversible_normalization import (
     ReversibleNormalization,
 )
 
-# Saving weights makes NumPy 2 complain about a Keras variable; nothing of ours is meant.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 def series(batch=3, steps=20, channels=2):
     return np.random.normal(5.0, 2.0, (batch, steps, channels)).astype("float32")

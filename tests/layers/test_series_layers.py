@@ -11,9 +11,6 @@ from keras_seq.layers.decomposition import SeriesDecomposition
 from keras_seq.layers.interpolation import LinearInterpolation
 from keras_seq.layers.patches import LearnedOffset, Patches, SegmentQueries
 
-# Saving weights makes NumPy 2 complain about a Keras variable; nothing of ours is meant.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 50])
 def test_moving_average_equals_numpy(window):

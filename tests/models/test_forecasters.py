@@ -17,9 +17,6 @@ from keras_seq.layers.reversible_normalization import (
     ReversibleNormalization,
 )
 
-# Saving weights makes NumPy 2 complain about a Keras variable; nothing of ours is meant.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 # name, options: the defaults, and each other form.
 CASES = [
     ("linear", {}),
@@ -107,8 +104,6 @@ def test_shapes_options_and_tags(name, options):
     assert run(model, data(model)).shape == (4, HORIZON, CHANNELS, 3)
 
 
-# Keras warns of a softmax over one entry: one channel is one token, and its weight is 1.
-@pytest.mark.filterwarnings("ignore:.*softmax over axis")
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 @pytest.mark.parametrize(("lookback", "horizon"), [(2, 1), (2, 9), (7, 3), (53, 31), (17, 49)])
 def test_every_lookback_and_horizon(name, options, lookback, horizon):

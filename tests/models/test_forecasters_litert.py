@@ -14,11 +14,8 @@ from keras_seq.layers.reversible_normalization import (
     ReversibleNormalization,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    # TensorFlow's own converter, on its way out.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+# TensorFlow's own converter, on its way out, says so.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 LOOKBACK, HORIZON, CHANNELS, PERIOD = 48, 20, 3, 6
 CASES = [
