@@ -36,9 +36,6 @@ RECIPE = "recipe.toml"
 # Tried in this order: the usual one first, then around it.
 LEARNING_RATES = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2)
 ENSEMBLE = "ensemble"
-# An epoch is one pass over the data, but at least so many steps: what is short is read again, so
-# that the same epochs train on 200 windows and on 200,000.
-LEAST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -566,7 +563,7 @@ class Comparison:
         import keras
 
         from keras_seq import saving
-        from keras_seq.training import fit
+        from keras_seq.training import epoch_steps, fit
 
         problem, recipe = self.problem, self.recipe
         record = _read(folder / "metrics.json")
@@ -613,22 +610,23 @@ class Comparison:
             * 0.9
             / (len(recipe.architectures) * (recipe.seeds + recipe.learning_rates - 1))
         )
+        training = {
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "learning_rate": rate,
+            "patience": recipe.patience,
+            "averaging": recipe.averaging,
+            "seed": seed,
+        }
         result = fit(
             model,
             train,
             problem.data("validation", model),
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            steps_per_epoch=min(
-                max(-(-len(train) // recipe.batch_size), LEAST_STEPS), recipe.steps_per_epoch
-            ),
-            learning_rate=rate,
-            patience=recipe.patience,
-            averaging=recipe.averaging,
+            steps_per_epoch=epoch_steps(len(train), recipe.batch_size, recipe.steps_per_epoch),
             seconds=seconds or None,
-            seed=seed,
             run_dir=folder,
             callbacks=[*loggers, reporter],
+            **training,
             **how,
         )
         if result.stopped == "not finite" and not np.isfinite(result.best):
@@ -650,6 +648,7 @@ class Comparison:
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
             "stopped": result.stopped,
+            "training": {**training, "steps_per_epoch": recipe.steps_per_epoch},
             "seconds_per_epoch": result.seconds_per_epoch,
             "train_seconds": result.seconds,
             "latency_ms": latency,
@@ -826,6 +825,7 @@ class Comparison:
             samples=samples,
             score=self.problem.shipped_score(samples),
             card=self._card(row),
+            metadata=self.problem.metadata(),
             overwrite=True,
         )
         self.artifact = folder

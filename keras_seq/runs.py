@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,25 +115,15 @@ def predict_file(source: str | Path, *, data: str, out: str | Path) -> pandas.Da
     Raises:
         UserError: If the source is no model of ours, or the data does not fit.
     """
-    from keras_seq import saving
-
-    path = Path(source)
     target = Path(out)
     if target.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out is {target}: give a name that ends in .csv or .parquet")
     if not target.parent.is_dir():
         raise UserError(f"--out is {target}: the folder {target.parent} does not exist")
-    candidates = [path, path / "model.keras", path / "keras" / "model.keras"]
-    found = next((p for p in candidates if p.suffix == ".keras" and p.is_file()), None)
-    if found is None:
-        raise UserError(
-            f"{path} holds no model: give a run folder, an export that has the keras format, or a "
-            ".keras file"
-        )
-    metadata = saving.read_metadata(found)
+    run, names, metadata = open_model(source)
     if "task" not in metadata:
-        raise UserError(f"{found} was not written by a task of keras_seq: it has no metadata")
-    frame = tasks.get(metadata["task"]).forecast(saving.load(found), metadata, data)
+        raise UserError(f"{source} was not written by a task of keras_seq: it has no metadata")
+    frame = tasks.get(metadata["task"]).forecast(run, names, metadata, data)
     temporary = target.with_name(f".{target.name}.tmp")
     if target.suffix == ".csv":
         frame.to_csv(temporary, index=False)
@@ -140,6 +131,65 @@ def predict_file(source: str | Path, *, data: str, out: str | Path) -> pandas.Da
         frame.to_parquet(temporary, index=False)
     temporary.replace(target)
     return frame
+
+
+def open_model(
+    source: str | Path,
+) -> tuple[Callable[[dict[str, Any]], Mapping[str, Any]], list[str], dict[str, Any]]:
+    """Opens what a run or an export left, in the runtime that it was left for.
+
+    Args:
+        source: A run folder, an exported folder (its ``.keras`` file, SavedModel or float32
+            LiteRT file, whichever comes first), or a ``.keras`` file.
+
+    Returns:
+        A function from named raw inputs (N, ...) to named outputs, the names of the inputs, and
+        the metadata.
+
+    Raises:
+        UserError: If there is no model, or it is damaged.
+    """
+    path = Path(source)
+    candidates = [path, path / "model.keras", path / "keras" / "model.keras"]
+    found = next((p for p in candidates if p.suffix == ".keras" and p.is_file()), None)
+    beside = path / "metadata.json"
+    metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    if found is not None:
+        from keras_seq import saving
+
+        metadata = metadata or saving.read_metadata(found)
+        model = saving.load(found)
+        return lambda inputs: model.predict(inputs, verbose=0), list(model.input), metadata
+    numbers = [p for p in path.glob("[0-9]*") if (p / "saved_model.pb").is_file()]
+    if numbers:
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(str(max(numbers, key=lambda p: int(p.name))))
+        serve = loaded.signatures["serving_default"]
+        names = list(serve.structured_input_signature[1])
+
+        def run(inputs: dict[str, Any]) -> dict[str, Any]:
+            found = serve(**{name: tf.constant(value) for name, value in inputs.items()})
+            return {name: value.numpy() for name, value in found.items()}
+
+        # The loaded object owns the variables: it lives as long as the function.
+        run.owner = loaded  # type: ignore[attr-defined]
+        return run, names, metadata
+    light = path / "litert" / "model_float32.tflite"
+    if light.is_file():
+        from ai_edge_litert.interpreter import Interpreter
+
+        call = Interpreter(str(light)).get_signature_runner("serving_default")
+
+        def run_light(inputs: dict[str, Any]) -> dict[str, Any]:
+            rows = range(len(next(iter(inputs.values()))))
+            each = [call(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in rows]
+            return {name: np.concatenate([row[name] for row in each]) for name in each[0]}
+
+        return run_light, list(call.get_input_details()), metadata
+    raise UserError(
+        f"{path} holds no model: give a run folder, an exported folder, or a .keras file"
+    )
 
 
 def export_run(
@@ -180,6 +230,7 @@ def export_run(
         samples=samples,
         score=problem.shipped_score(samples),
         card=problem.card(record, {best: problem.scores(scored[best])}, f"keras-seq export {run}"),
+        metadata=problem.metadata(),
         version=version,
         overwrite=overwrite,
     )

@@ -104,6 +104,23 @@ class ArrayData:
         return found.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
+def epoch_steps(examples: int, batch_size: int, most: int = 500) -> int:
+    """Returns how many steps an epoch has: one pass over the data, but at least 100.
+
+    What is short is read again, so that the same epochs train on 200 windows and on 200,000.
+
+    Args:
+        examples: How many there are.
+        batch_size: Examples in a batch.
+        most: The most steps.
+
+    Example:
+        >>> epoch_steps(200, 64), epoch_steps(8209, 64), epoch_steps(10**6, 64)
+        (100, 129, 500)
+    """
+    return min(max(math.ceil(examples / batch_size), 100), most)
+
+
 @dataclass
 class FitResult:
     """What a training run came to.

@@ -20,6 +20,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` a file stays on one worker, so that its fixtures are made once.
+
+    A test with a mark of its own keeps it: the conformance grid spreads over all workers.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Start every test from the same random state, and leave no Keras names or graphs behind.

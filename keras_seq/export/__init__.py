@@ -78,6 +78,7 @@ def export(
     tolerance: float | Mapping[str, float] | None = None,
     score: _parity.Score | None = None,
     card: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
     version: int = 1,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def export(
         score: Test score of named outputs for all samples. With it int8 is judged by how much
             the score changes (target: 3 %); a miss is reported, not an error.
         card: For the model card: ``data``, ``scores``, ``baseline``, ``command`` and others.
+        metadata: What a task needs to use the artifact (JSON values), for ``metadata.json``.
         version: Number of the SavedModel's folder, at least 1.
         overwrite: Replace a version that is already there.
 
@@ -179,6 +181,8 @@ def export(
         name = folder.resolve().name
         _write_text(stage / "parity.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
         _write_text(stage / "README.md", _card.model_card(name, report, card or {}))
+        if metadata is not None:
+            _write_text(stage / "metadata.json", json.dumps(metadata, indent=2) + "\n")
         _write_text(stage / "manifest.sha256", _manifest(stage, folder))
         _put_in_place(stage, folder)
     return report

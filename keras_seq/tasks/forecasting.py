@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from keras_seq.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    import keras
     import pandas
 
     from keras_seq.tasks.forecasting_problem import ForecastingProblem
@@ -120,11 +119,17 @@ class Forecasting:
         return ForecastingProblem(self)
 
     @staticmethod
-    def forecast(model: keras.Model, metadata: Mapping[str, Any], data: str) -> pandas.DataFrame:
+    def forecast(
+        run: Callable[[dict[str, Any]], Mapping[str, Any]],
+        names: Collection[str],
+        metadata: Mapping[str, Any],
+        data: str,
+    ) -> pandas.DataFrame:
         """Forecasts what comes after the end of a file.
 
         Args:
-            model: A model that raw values go into.
+            run: The model, in whatever runtime: named raw inputs to named outputs.
+            names: The inputs that it has.
             metadata: What was stored with it.
             data: The file.
 
@@ -133,4 +138,4 @@ class Forecasting:
         """
         from keras_seq.tasks.forecasting_problem import forecast_file
 
-        return forecast_file(model, metadata, data)
+        return forecast_file(run, names, metadata, data)

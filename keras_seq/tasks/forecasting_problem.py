@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -285,7 +285,9 @@ class ForecastingProblem:
             series=series if self.panel else None,
         )
 
-    def intervals(self, prediction: Prediction, part: str) -> tuple[np.ndarray, np.ndarray]:
+    def intervals(
+        self, prediction: Prediction, part: str
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Returns the 80 % interval: the model's quantiles, or split-conformal ones.
 
         Args:
@@ -293,7 +295,8 @@ class ForecastingProblem:
             part: ``validation`` or ``test``.
 
         Returns:
-            Lower and upper ends, (N, H, C) raw units.
+            Lower and upper ends, (N, H, C) raw units; None where there are too few validation
+            windows to tell.
         """
         levels = self.head.levels
         sides = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
@@ -303,6 +306,8 @@ class ForecastingProblem:
             index = [int(np.argmin([abs(level - side) for level in levels])) for side in sides]
             found = prediction.quantiles[part]
             return found[..., index[0]], found[..., index[1]]
+        if len(self.starts["validation"]) * (1 - LEVEL) < LEVEL:
+            return None, None
         # Residuals in each window's own scale, so that one width serves series of any size.
         _, scale = self._window_scale("validation")
         residuals = (self.truth["validation"] - prediction.forecast["validation"]) / scale
@@ -464,7 +469,8 @@ class ForecastingProblem:
         scaled["series"] = keras.layers.Normalization(axis=-1, name="standardise", **stats)(
             inputs["series"]
         )
-        outputs = model(scaled)
+        # Without its loss: the file of a model must not need the classes of its training.
+        outputs = keras.Model(model.input, model.output, name=model.name)(scaled)
         raw = {"forecast": outputs["forecast"], **outputs}
         for name in raw:
             axis = 2 if name == "quantiles" else -1
@@ -588,8 +594,8 @@ class ForecastingProblem:
                     history,
                     self.truth["test"][index][..., -1],
                     predictions[name].forecast["test"][index][..., -1],
-                    lower=low[index][..., -1],
-                    upper=high[index][..., -1],
+                    lower=None if low is None else low[index][..., -1],
+                    upper=None if high is None else high[index][..., -1],
                     windows=[self.title_of(start) for start in starts],
                     title="",
                 )
@@ -681,7 +687,7 @@ class ForecastingProblem:
         into training and validation as the problem's own.
 
         Args:
-            record: From ``metrics.json``: architecture, options, learning rate, epochs.
+            record: From ``metrics.json``: architecture, options, seed, training.
             folds: How many origins.
 
         Yields:
@@ -690,7 +696,7 @@ class ForecastingProblem:
         Raises:
             UserError: If the series are too short, or there are several.
         """
-        from keras_seq.training import fit
+        from keras_seq.training import epoch_steps, fit
 
         if self.panel:
             raise UserError("a backtest wants one series; choose one with --id-column left out")
@@ -713,13 +719,15 @@ class ForecastingProblem:
             problem = ForecastingProblem(options)
             keras.utils.set_random_seed(record["seed"])
             model = problem.build(record["architecture"], **record["options"])
+            train = problem.data("train", model)
+            training = dict(record["training"])
+            steps = epoch_steps(len(train), training["batch_size"], training.pop("steps_per_epoch"))
             fit(
                 model,
-                problem.data("train", model),
+                train,
                 problem.data("validation", model),
-                epochs=record["epochs"],
-                learning_rate=record["learning_rate"],
-                seed=record["seed"],
+                steps_per_epoch=steps,
+                **training,
                 **problem.training(),
             )
             yield problem.scores(problem.predict(model))
@@ -769,11 +777,17 @@ def attention_layers(model: keras.Model) -> list[keras.layers.Layer]:
     ]
 
 
-def forecast_file(model: keras.Model, metadata: Mapping[str, Any], data: str) -> pd.DataFrame:
+def forecast_file(
+    run: Callable[[dict[str, np.ndarray]], Mapping[str, Any]],
+    names: Collection[str],
+    metadata: Mapping[str, Any],
+    data: str,
+) -> pd.DataFrame:
     """Forecasts what comes after the end of every series in a file.
 
     Args:
-        model: A deployable model.
+        run: The model, in whatever runtime: named raw inputs to named outputs.
+        names: The inputs that it has.
         metadata: From `ForecastingProblem.metadata`, as it was stored with the model.
         data: The file.
 
@@ -783,7 +797,7 @@ def forecast_file(model: keras.Model, metadata: Mapping[str, Any], data: str) ->
     Raises:
         UserError: If the columns, the frequency or the length do not fit.
     """
-    lookback, horizon, names = metadata["lookback"], metadata["horizon"], metadata["names"]
+    lookback, horizon = metadata["lookback"], metadata["horizon"]
     if metadata["covariates"]:
         raise UserError(
             f"this model wants the future values of {', '.join(metadata['covariates'])}: call it "
@@ -792,7 +806,7 @@ def forecast_file(model: keras.Model, metadata: Mapping[str, Any], data: str) ->
     table = read_series(
         data,
         time_column=metadata["time_column"],
-        target=tuple(names),
+        target=tuple(metadata["names"]),
         id_column=metadata["id_column"],
         gaps=metadata["gaps"],
         calendar=metadata["calendar"],
@@ -811,17 +825,17 @@ def forecast_file(model: keras.Model, metadata: Mapping[str, Any], data: str) ->
     rows = starts[:, None] + np.arange(lookback)
     times = np.stack(future_times(table, horizon))  # (S, H)
     inputs: dict[str, Any] = {"series": table.values[rows].astype(np.float32)}
-    if "time_index" in model.input:
+    if "time_index" in names:
         inputs["time_index"] = table.time_index[starts].astype(np.int32)
-    if "covariates" in model.input:
+    if "covariates" in names:
         ahead = calendar_features(times.reshape(-1), table.frequency)
         ahead = ahead.reshape(len(starts), horizon, -1)
         inputs["covariates"] = np.concatenate([table.covariates[rows], ahead], 1).astype(np.float32)
-    outputs = model.predict(inputs, verbose=0)
+    outputs = run(inputs)
     columns: dict[str, Any] = {metadata["time_column"] or "step": times.reshape(-1)}
     if metadata["id_column"]:
         columns[metadata["id_column"]] = np.repeat(table.ids, horizon)
-    for c, name in enumerate(names):
+    for c, name in enumerate(metadata["names"]):
         columns[name] = outputs["forecast"][:, :, c].reshape(-1)
         for q, level in enumerate(metadata["levels"]):
             columns[f"{name}_q{100 * level:g}"] = outputs["quantiles"][:, :, c, q].reshape(-1)
