@@ -316,6 +316,7 @@ class Comparison:
             primary=self.problem.primary,
             lower_is_better=self.problem.lower_is_better,
             reference=self.problem.reference,
+            labels=self.problem.labels,
             metadata=self._metadata(),
         )
         self.predictions: dict[tuple[str, int], Any] = {}

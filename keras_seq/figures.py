@@ -209,13 +209,17 @@ def learning_curves_figure(
     *,
     title: str = "Learning curves",
     label: str = "validation loss",
+    steps: str = "epoch",
+    ring: bool = True,
 ) -> Figure:
-    """Draws one curve for each run; a ring marks its lowest point.
+    """Draws one curve for each run.
 
     Args:
-        curves: Values by epoch, the first is epoch 1, by the run's name.
+        curves: Values by epoch (or other step), the first is number 1, by the run's name.
         title: Title.
         label: What the values are, with their unit.
+        steps: What the steps are.
+        ring: Whether a ring marks the lowest point of each.
 
     Returns:
         The figure. The values have a logarithmic axis if they are positive and span over 10 times.
@@ -237,11 +241,11 @@ def learning_curves_figure(
         colour = COLOURS[number % len(COLOURS)]
         style = STYLES[number // len(COLOURS) % len(STYLES)]
         axes.plot(epochs, values, style, color=colour, lw=1.6, label=name)
-        if np.isfinite(values).any():
+        if ring and np.isfinite(values).any():
             best = int(np.nanargmin(values))
             axes.plot(epochs[best], values[best], "o", mfc="white", mec=colour, ms=6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel=label)
+    axes.set(xlabel=steps, ylabel=label)
     axes.set_title(title, loc="left")
     _quiet(axes)
     _legend(figure, axes)

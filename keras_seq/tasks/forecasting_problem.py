@@ -325,6 +325,14 @@ class ForecastingProblem:
 
     reference = "seasonal_naive"
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Headings of the scores, in the order of the columns."""
+        scaled = {"mse_scaled": "MSE scaled", "mae_scaled": "MAE scaled"}
+        mase = {"mase": "MASE", "smape": "sMAPE"}
+        first = {**mase, **scaled} if self.panel else {**scaled, **mase}
+        return {**first, "coverage_80": "coverage 80 %", "mse": "MSE", "mae": "MAE"}
+
     def losses(self, prediction: Prediction, part: str = "test") -> np.ndarray:
         """Returns one loss for each window, for paired tests: the primary score's parts.
 
@@ -597,6 +605,7 @@ class ForecastingProblem:
                     lower=None if low is None else low[index][..., -1],
                     upper=None if high is None else high[index][..., -1],
                     windows=[self.title_of(start) for start in starts],
+                    channels=[self.table.names[-1]],
                     title="",
                 )
             )
@@ -607,9 +616,13 @@ class ForecastingProblem:
             ).tolist()
             for name in names[:8]
         }
-        figure = learning_curves_figure(curves, title="", label="squared error, standardised")
-        figure.axes[0].set_xlabel("steps ahead")
-        found["Error by step ahead"] = figure
+        found["Error by step ahead"] = learning_curves_figure(
+            curves,
+            title="",
+            label="squared error, standardised",
+            steps="steps ahead",
+            ring=False,
+        )
         return found
 
     def figure_starts(self, windows: int, part: str = "test") -> np.ndarray:
