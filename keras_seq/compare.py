@@ -611,7 +611,7 @@ class Comparison:
             * 0.9
             / (len(recipe.architectures) * (recipe.seeds + recipe.learning_rates - 1))
         )
-        training = {
+        training: dict[str, Any] = {
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,
             "learning_rate": rate,

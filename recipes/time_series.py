@@ -46,7 +46,9 @@ def main() -> None:
 
     # The table knows when a baseline is better, and says so.
     for row in result.leaderboard.ranked():
-        print(f"{row.architecture:16} {row.scores.get(result.leaderboard.primary, float('nan')):.4f}")
+        print(
+            f"{row.architecture:16} {row.scores.get(result.leaderboard.primary, float('nan')):.4f}"
+        )
     for sentence in result.leaderboard.verdict():
         print(sentence)
 

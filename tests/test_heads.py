@@ -114,10 +114,9 @@ def test_patch_lengths(period, lookback, patch):
 def test_label_head_by_hand():
     model = keras_seq.build("mlp", inputs={"features": (6, 2)}, head=Label(classes=3), width=8)
     assert model.output["logits"].shape == (None, 3)
-    model = keras_seq.build(
-        "gru", inputs={"features": (None, 2), "mask": keras.Input((None,), name="mask", dtype="bool")},
-        head=Label(classes=3), width=8,
-    )  # fmt: skip
+    real = keras.Input((None,), name="mask", dtype="bool")
+    inputs = {"features": (None, 2), "mask": real}
+    model = keras_seq.build("gru", inputs=inputs, head=Label(classes=3), width=8)
     x = wave(channels=2)
     mask = np.arange(32)[None] < np.array([[20], [32]])
     whole = np.asarray(model({"features": x, "mask": mask})["logits"])

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Windows"]
 
-_CHUNK_BYTES = 12 << 20  # of batches fetched in one call from TensorFlow: see Windows.dataset
-_PIECE_BYTES = 512 << 10  # of one gather: its temporary stays in the second-level cache
+_CHUNK_BYTES = 12 << 20  # of the batches that `Windows.dataset` gathers in one step
+_BLOCK_BYTES = 1 << 10  # of a piece that the gather copies: larger ones gain nothing
+_TABLE_BYTES = 64 << 20  # of the table of such pieces
 
 
 class Windows:
@@ -74,8 +75,10 @@ class Windows:
                 f"from {self.starts.min()} to {self.starts.max()}"
             )
         self.channels = values.shape[1]
-        self._series = _view(values, self.lookback)
-        self._targets = _view(values, self.horizon)
+        self._values = np.ascontiguousarray(values, np.float32)
+        self._series = _view(self._values, self.lookback)
+        self._targets = _view(self._values, self.horizon)
+        self._known: np.ndarray | None = None
         self._covariates: np.ndarray | None = None
         self._time_index: np.ndarray | None = None
         self.known = 0
@@ -83,12 +86,12 @@ class Windows:
             if len(covariates) != rows:
                 raise ValueError(f"covariates have {len(covariates)} rows, values {rows}")
             self.known = covariates.shape[1]
-            self._covariates = _view(covariates, span)
+            self._known = np.ascontiguousarray(covariates, np.float32)
+            self._covariates = _view(self._known, span)
         if time_index is not None:
             if np.shape(time_index) != (rows,):
                 raise ValueError(f"time_index must be ({rows},), got {np.shape(time_index)}")
             self._time_index = np.ascontiguousarray(time_index, np.int32)
-        self._order: tuple[tuple[int, int], np.ndarray] | None = None
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -120,14 +123,11 @@ class Windows:
         return -(-len(self) // batch_size)
 
     def order(self, seed: int | None, epoch: int) -> np.ndarray:
-        """(W,) window numbers in the order in which an epoch takes them."""
-        if seed is None:
-            return np.arange(len(self))
-        cached = self._order
-        if cached is None or cached[0] != (seed, epoch):
-            drawn = np.random.default_rng([seed, epoch]).permutation(len(self))
-            cached = self._order = ((seed, epoch), drawn)
-        return cached[1]
+        """(W,) window numbers in the order in which `dataset` takes them in an epoch."""
+        import tensorflow as tf
+
+        numbers = tf.range(len(self), dtype=tf.int64)
+        return _shuffled(numbers, seed, tf.constant(epoch, tf.int64), len(self)).numpy()
 
     def dataset(
         self,
@@ -139,13 +139,15 @@ class Windows:
     ) -> tf.data.Dataset:
         """Batches as a `tf.data.Dataset` in which batch k depends on the step k alone.
 
-        Epoch k // steps_per_epoch takes the windows in the order
-        `np.random.default_rng([seed, epoch]).permutation(W)` (in their own order when `seed` is
-        `None`), so training goes on from any step with the batches it would have seen.
+        Epoch k // steps_per_epoch takes the windows in an order that depends on seed and epoch
+        alone (in their own order when `seed` is `None`), so training goes on from any step with
+        the batches it would have seen.
 
-        Several batches are gathered in each call from TensorFlow to NumPy, into memory aligned so
-        that TensorFlow takes it, and each batch of it, without a copy: the call itself costs
-        more than a gather. benchmarks/windows.py holds the measurements.
+        Everything runs inside TensorFlow. The gather itself is quickest in NumPy, but a call to
+        Python from a pipeline's thread costs more than a gather, holds up the training loop, and
+        can hang the program when it ends while such a call is under way. So several batches are
+        gathered in one step, in blocks of rows (see `_Blocks`), and handed out without a copy.
+        benchmarks/windows.py holds the measurements.
 
         Args:
             batch_size: windows in a batch; the last batch of an epoch may be smaller.
@@ -167,34 +169,41 @@ class Windows:
                 f"needs at least one window, batch_size >= 1 and start_step >= 0, got {len(self)} "
                 f"windows, batch_size {batch_size}, start_step {start_step}"
             )
-        plan = _Plan(self, batch_size, seed)
-        per_epoch = self.steps_per_epoch(batch_size)
+        steps_in_window = self.lookback + self.horizon
+        size = 4 * batch_size * steps_in_window * (self.channels + self.known)
+        windows = len(self)
+        plan = _Plan(windows, batch_size, max(1, min(_CHUNK_BYTES // size, 64)))
         if steps is None and seed is None:
+            per_epoch = self.steps_per_epoch(batch_size)
             steps = per_epoch - start_step % per_epoch
-        first, skip = plan.locate(start_step)
-        signature = {"series": tf.TensorSpec((None, self.lookback, self.channels), tf.float32)}
-        if self._time_index is not None:
-            signature["time_index"] = tf.TensorSpec((None,), tf.int32)
-        if self._covariates is not None:
-            span = self.lookback + self.horizon
-            signature["covariates"] = tf.TensorSpec((None, span, self.known), tf.float32)
-        names = list(signature)
-        specs = [
-            *signature.values(),
-            tf.TensorSpec((None, self.horizon, self.channels), tf.float32),
-        ]
+        starts = tf.constant(self.starts)
+        series = _Blocks(self._values, self.lookback)
+        targets = _Blocks(self._values, self.horizon)
+        known = None
+        if self._known is not None:
+            known = _Blocks(self._known, steps_in_window)
+        index = None if self._time_index is None else tf.constant(self._time_index)
 
         def fetch(chunk: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            arrays = tf.numpy_function(plan.chunk, [chunk], [s.dtype for s in specs], False)
-            for array, spec in zip(arrays, specs, strict=True):
-                array.set_shape([None, *spec.shape])  # (batches, B, ...)
-            return dict(zip(names, arrays[:-1], strict=True)), arrays[-1]
+            epoch, first, count, size = plan.chunk(chunk)
+            numbers = first + tf.range(count * size)
+            numbers = _shuffled(numbers, seed, epoch, windows)
+            # (batches, B) rows
+            rows = tf.reshape(tf.gather(starts, numbers), [count, size])
+            inputs = {"series": series.gather(rows)}
+            if index is not None:
+                inputs["time_index"] = tf.gather(index, rows)
+            if known is not None:
+                inputs["covariates"] = known.gather(rows)
+            return inputs, targets.gather(rows + self.lookback)
 
+        first, skip = plan.locate(start_step)
         chunks = tf.data.Dataset.counter(first)
         if steps is not None:
             # the last chunk wanted is the one that holds the last step
-            last = plan.locate(start_step + max(steps, 1) - 1)[0]
-            chunks = tf.data.Dataset.range(first, last + 1)
+            chunks = tf.data.Dataset.range(
+                first, plan.locate(start_step + max(steps, 1) - 1)[0] + 1
+            )
         batches = (
             chunks.map(fetch, num_parallel_calls=2, deterministic=True)
             .prefetch(1)
@@ -215,66 +224,98 @@ class _Plan:
     the batches of one chunk are stacked.
     """
 
-    def __init__(self, windows: Windows, batch_size: int, seed: int | None) -> None:
-        self.windows, self.batch_size, self.seed = windows, batch_size, seed
-        steps = windows.lookback + windows.horizon
-        size = 4 * batch_size * steps * (windows.channels + windows.known)
-        self.full, rest = divmod(len(windows), batch_size)
-        self.per_chunk = max(1, min(_CHUNK_BYTES // size, 64, self.full))
+    def __init__(self, windows: int, batch_size: int, per_chunk: int) -> None:
+        self.batch_size = batch_size
+        self.full, self.rest = divmod(windows, batch_size)
+        self.per_chunk = max(1, min(per_chunk, self.full))
         self.full_chunks = -(-self.full // self.per_chunk)
-        self.chunks = self.full_chunks + bool(rest)
+        self.chunks = self.full_chunks + bool(self.rest)
 
     def locate(self, step: int) -> tuple[int, int]:
         """The chunk that holds a step, and the batches before it in that chunk."""
-        epoch, within = divmod(step, self.windows.steps_per_epoch(self.batch_size))
+        epoch, within = divmod(step, self.full + bool(self.rest))
         if within >= self.full:
             return epoch * self.chunks + self.full_chunks, 0
         chunk, skip = divmod(within, self.per_chunk)
         return epoch * self.chunks + chunk, skip
 
-    def chunk(self, number: int) -> list[np.ndarray]:
-        """Stacked arrays of one chunk: inputs in the order of `Windows.batch`, then targets."""
-        epoch, chunk = divmod(int(number), self.chunks)
-        size = self.batch_size
-        if chunk < self.full_chunks:
-            first = chunk * self.per_chunk
-            count = min(self.per_chunk, self.full - first)
-        else:
-            first, count, size = self.full, 1, len(self.windows) - self.full * size
-        begin = first * self.batch_size
-        windows = self.windows
-        numbers = windows.order(self.seed, epoch)[begin : begin + count * size]
-        starts = windows.starts[numbers]
-        lookback, channels = windows.lookback, windows.channels
-        arrays = [_gather(windows._series, starts, (count, size, lookback, channels))]
-        if windows._time_index is not None:
-            arrays.append(windows._time_index[starts].reshape(count, size))
-        if windows._covariates is not None:
-            span = lookback + windows.horizon
-            arrays.append(_gather(windows._covariates, starts, (count, size, span, windows.known)))
-        shape = (count, size, windows.horizon, channels)
-        return [*arrays, _gather(windows._targets, starts + lookback, shape)]
+    def chunk(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Epoch, first window, number of batches and batch size of a chunk (int64 scalars)."""
+        import tensorflow as tf
+
+        epoch, within = number // self.chunks, number % self.chunks
+        whole = within < self.full_chunks
+        first = within * self.per_chunk
+        count = tf.where(whole, tf.minimum(first + self.per_chunk, self.full) - first, 1)
+        size = tf.where(whole, tf.constant(self.batch_size, tf.int64), self.rest)
+        first = tf.where(whole, first, self.full) * self.batch_size
+        return epoch, first, count, size
+
+
+class _Blocks:
+    """Windows of one length, gathered in TensorFlow in blocks of several rows.
+
+    `tf.gather` copies row by row, and a row of few channels is too small a piece. So the rows
+    are laid out once for each phase p as blocks [p, p + size), [p + size, p + 2 size) ...; a
+    window is then length / size blocks of the phase of its start. Memory: `size` times the
+    values, at most _TABLE_BYTES where that leaves any choice.
+    """
+
+    def __init__(self, values: np.ndarray, length: int) -> None:
+        import tensorflow as tf
+
+        rows, self.width = values.shape
+        self.length = length
+        self.size = max(
+            size
+            for size in range(1, length + 1)
+            if length % size == 0
+            and (size == 1 or 4 * size * self.width <= _BLOCK_BYTES)
+            and (size == 1 or size * values.nbytes <= _TABLE_BYTES)
+        )
+        size = self.size
+        if size == 1:
+            self.phase = 0
+            self.table = tf.constant(values)
+            return
+        self.phase = rows // size  # blocks of a phase: those that are whole in every phase
+        table = np.zeros((size, self.phase, size * self.width), np.float32)
+        flat = values.reshape(-1)
+        for p in range(size):
+            whole = (rows - p) // size
+            piece = flat[p * self.width : (p + whole * size) * self.width]
+            table[p, :whole] = piece.reshape(whole, size * self.width)
+        self.table = tf.constant(table.reshape(size * self.phase, size * self.width))
+
+    def gather(self, rows: tf.Tensor) -> tf.Tensor:
+        """The windows that start at `rows` (batches, B), as (batches, B, length, width)."""
+        import tensorflow as tf
+
+        first = rows % self.size * self.phase + rows // self.size if self.size > 1 else rows
+        blocks = first[..., None] + tf.range(self.length // self.size, dtype=rows.dtype)
+        found = tf.gather(self.table, blocks)  # (batches, B, length / size, size * width)
+        batches, size = tf.unstack(tf.shape(rows))
+        found = tf.reshape(found, [batches, size, self.length, self.width])
+        return tf.ensure_shape(found, [None, None, self.length, self.width])
+
+
+def _shuffled(numbers: tf.Tensor, seed: int | None, epoch: tf.Tensor, windows: int) -> tf.Tensor:
+    """Where a permutation of the windows, drawn from seed and epoch, sends these numbers."""
+    import tensorflow as tf
+
+    if seed is None or windows == 1:
+        return numbers
+    seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+    # each number is sent on its own: nothing is kept between calls
+    return tf.random.experimental.index_shuffle(numbers, seeds, tf.constant(windows - 1, tf.int64))
 
 
 def _view(values: np.ndarray, length: int) -> np.ndarray:
     """(N - length + 1, length * C) read-only view: row s is rows [s, s + length) end to end."""
-    flat = np.ascontiguousarray(values, np.float32)
-    rows, width = flat.shape
+    rows, width = values.shape
     return np.lib.stride_tricks.as_strided(
-        flat,
+        values.reshape(-1),
         (max(rows - length + 1, 0), length * width),
         (4 * width, 4),
         writeable=False,
     )
-
-
-def _gather(view: np.ndarray, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The view's rows in new memory at a multiple of 64 bytes, which TensorFlow need not copy."""
-    size = 4 * int(np.prod(shape))
-    memory = np.empty(size + 64, np.uint8)
-    shift = -memory.ctypes.data % 64
-    out = memory[shift : shift + size].view(np.float32).reshape(len(rows), -1)
-    piece = max(1, _PIECE_BYTES // (4 * view.shape[1]))
-    for begin in range(0, len(rows), piece):
-        out[begin : begin + piece] = view[rows[begin : begin + piece]]
-    return out.reshape(shape)

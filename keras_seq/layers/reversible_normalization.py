@@ -27,7 +27,7 @@ def last_observed(x: Any, mask: Any = None) -> Any:
     if len(mask.shape) == 2:
         mask = mask[:, :, None]
     # No gather at a computed index: a comparison and a sum run on every edge runtime.
-    steps = ops.reshape(ops.arange(1, x.shape[1] + 1, dtype="int32"), (1, -1, 1))
+    steps = ops.reshape(ops.arange(1, ops.shape(x)[1] + 1, dtype="int32"), (1, -1, 1))
     steps = ops.where(mask, steps, ops.zeros_like(steps))
     is_last = ops.logical_and(mask, ops.equal(steps, ops.max(steps, axis=1, keepdims=True)))
     return ops.sum(ops.where(is_last, x, ops.zeros_like(x)), axis=1, keepdims=True)

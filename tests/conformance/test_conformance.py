@@ -59,12 +59,17 @@ def checks_of(case: str) -> testing.Checks:
     )
 
 
+def marks(group: str, check: str) -> list[Any]:
+    slow = [pytest.mark.slow] if check in ("saved_model", "litert") else []
+    return [pytest.mark.xdist_group(group), *slow]
+
+
 def grid() -> list[Any]:
     return [
         pytest.param(
             case,
             check,
-            marks=pytest.mark.xdist_group(f"architecture-{case}"),
+            marks=marks(f"architecture-{case}", check),
             id=f"{case}-{check}",
         )
         for case in CASES
@@ -289,9 +294,7 @@ def layer_checks_of(case: str) -> testing.Checks:
 
 def layer_grid() -> list[Any]:
     return [
-        pytest.param(
-            case, check, marks=pytest.mark.xdist_group(f"layer-{case}"), id=f"{case}-{check}"
-        )
+        pytest.param(case, check, marks=marks(f"layer-{case}", check), id=f"{case}-{check}")
         for case in LAYERS
         for check in layer_checks_of(case)
     ]
