@@ -4,8 +4,8 @@
 
 All cases run in one process, in turns, several times; the medians count, since a shared machine
 drifts. Every case gives shuffled batches of (lookback, channels) inputs and (horizon, channels)
-targets. "in a graph" takes the batches in a compiled loop, as `fit` does; "from Python" calls
-`next` for each batch, which costs more than a gather does.
+targets. "in a graph" takes the batches of a dataset in a compiled loop, as `fit` does; "from
+Python" calls `next` for each batch, which costs more than a gather does.
 """
 
 from __future__ import annotations
@@ -83,20 +83,19 @@ def cases(options: argparse.Namespace) -> dict[str, Case]:
         order = tf.data.Dataset.range(len(starts)).shuffle(len(starts)).batch(batch, True)
         return order.repeat().map(cut, num_parallel_calls=2).prefetch(4)
 
-    def bare(count: int) -> None:
-        per_epoch = len(windows) // batch
-        for step in range(count):
-            first = step % per_epoch * batch
-            windows.batch(order[first : first + batch])
+    endless = windows.batches(batch, seed=0)
 
-    order = np.random.default_rng(1).permutation(len(windows))
+    def in_numpy(count: int) -> None:
+        for _ in range(count):
+            next(endless)
+
     return {
         f"{BASELINE}, from Python": in_python(keras_dataset()),
         f"{BASELINE}, in a graph": in_graph(keras_dataset()),
         "tf.gather of a batch of numbers, in a graph": in_graph(gather_dataset()),
-        "Windows.batch": bare,
-        "Windows.dataset, in a graph": in_graph(windows.dataset(batch, seed=0)),
-        "Windows.dataset, from Python": in_python(windows.dataset(batch, seed=0)),
+        "Windows.batches (NumPy)": in_numpy,
+        "Windows.dataset (tf.data), in a graph": in_graph(windows.dataset(batch, seed=0)),
+        "Windows.dataset (tf.data), from Python": in_python(windows.dataset(batch, seed=0)),
     }
 
 

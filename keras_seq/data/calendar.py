@@ -176,7 +176,7 @@ def clock_from_alias(alias: str) -> Clock:
 
     try:
         offset = to_offset(alias)
-        base = offset.name.split("-")[0]
+        base = offset.rule_code.split("-")[0]
     except (ValueError, AttributeError, TypeError):
         raise UserError(
             f"frequency {alias!r} is not known: give a pandas frequency such as 'h', '10min', "
@@ -217,13 +217,14 @@ def find_clock(times: np.ndarray, offsets: np.ndarray, ids: Sequence[str]) -> Cl
     # (N,) step from the row before; the first row of a series has none
     steps = np.diff(stamps, prepend=stamps[:1])
     if not inside.any():
-        raise UnevenTimes("holds one row for each series, so that the time step is not known", 0)
+        raise UnevenTimes(
+            "one row for each series does not tell the time step: give at least two", 0
+        )
     if not numbers and steps[inside].min() >= 28 * _DAY:
         clock = _months(times, steps, inside)
         if clock is not None:
             return clock
-    lengths, counts = np.unique(steps[inside], return_counts=True)
-    step = int(lengths[counts.argmax()])
+    step = _usual(steps[inside])
     show = str if numbers else _span
     own = np.minimum.reduceat(np.where(inside, steps, np.iinfo(np.int64).max), starts)
     long_enough = np.diff(offsets) >= 5
@@ -253,6 +254,16 @@ def find_clock(times: np.ndarray, offsets: np.ndarray, ids: Sequence[str]) -> Cl
     return Clock("business") if weekdays_only else Clock("time", step)
 
 
+def _usual(steps: np.ndarray) -> int:
+    """The most frequent step; of several the one that all are multiples of, else the first."""
+    lengths, first, counts = np.unique(steps, return_index=True, return_counts=True)
+    often = np.flatnonzero(counts == counts.max())
+    if len(often) > 1 and (lengths > 0).all():
+        whole = [i for i in often if not (lengths % lengths[i]).any()]
+        return int(lengths[whole[0] if whole else often[first[often].argmin()]])
+    return int(lengths[often[0]])
+
+
 def _months(times: np.ndarray, steps: np.ndarray, inside: np.ndarray) -> Clock | None:
     months = times.astype("datetime64[M]")
     days = times.astype("datetime64[D]")
@@ -263,8 +274,7 @@ def _months(times: np.ndarray, steps: np.ndarray, inside: np.ndarray) -> Clock |
     if not same_time or not (day == np.minimum(anchor, nights)).all():
         return None
     apart = np.diff(months.astype(np.int64), prepend=0)[inside]
-    lengths, counts = np.unique(apart, return_counts=True)
-    size = int(lengths[counts.argmax()])
+    size = _usual(apart)
     return Clock("months", size, anchor) if size > 0 and (apart % size == 0).all() else None
 
 

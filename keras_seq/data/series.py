@@ -550,7 +550,7 @@ def _find_time_column(frame: pd.DataFrame, taken: Sequence[str], source: str) ->
             found.append(name)
         elif _is_text(column):
             head = column.head(200).dropna().astype(str)
-            if not len(head) or head.str.match(_DATE).mean() < 0.8:
+            if not len(head) or head.str.match(_DATE).mean() < 0.5:
                 continue
             # "1.5" looks like a date too: a column of numbers with a broken cell is no time
             if pd.to_numeric(head, errors="coerce").notna().mean() < 0.5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Windows"]
 
-_CHUNK_BYTES = 12 << 20  # of the batches that `Windows.dataset` gathers in one step
-_BLOCK_BYTES = 1 << 10  # of a piece that the gather copies: larger ones gain nothing
-_TABLE_BYTES = 64 << 20  # of the table of such pieces
+_CHUNK_BYTES = 3 << 20  # of the batches that `Windows.dataset` gathers in one step
 
 
 class Windows:
@@ -123,11 +122,51 @@ class Windows:
         return -(-len(self) // batch_size)
 
     def order(self, seed: int | None, epoch: int) -> np.ndarray:
-        """(W,) window numbers in the order in which `dataset` takes them in an epoch."""
+        """(W,) window numbers in the order in which an epoch takes them."""
+        if seed is None:
+            return np.arange(len(self))
         import tensorflow as tf
 
-        numbers = tf.range(len(self), dtype=tf.int64)
-        return _shuffled(numbers, seed, tf.constant(epoch, tf.int64), len(self)).numpy()
+        with tf.device("CPU:0"):
+            numbers = tf.range(len(self), dtype=tf.int64)
+            return _shuffled(numbers, seed, tf.constant(epoch, tf.int64), len(self)).numpy()
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        start_step: int = 0,
+        steps: int | None = None,
+    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """The batches of `dataset` as NumPy arrays, for loops that are not TensorFlow's.
+
+        The quickest way to the windows: each batch is one gather from the strided views.
+
+        Args:
+            batch_size: see `dataset`.
+            seed: see `dataset`.
+            start_step: see `dataset`.
+            steps: see `dataset`.
+
+        Yields:
+            Inputs and targets as `batch` gives them.
+
+        Example:
+            >>> import numpy as np
+            >>> windows = Windows(np.arange(6.0)[:, None], np.arange(3), lookback=3, horizon=1)
+            >>> [targets[:, 0, 0].tolist() for _, targets in windows.batches(2)]
+            [[3.0, 4.0], [5.0]]
+        """
+        steps = self._steps(batch_size, seed, start_step, steps)
+        per_epoch = self.steps_per_epoch(batch_size)
+        step, drawn, order = start_step, -1, np.arange(0)
+        while steps is None or step < start_step + steps:
+            epoch, within = divmod(step, per_epoch)
+            if epoch != drawn:
+                drawn, order = epoch, self.order(seed, epoch)
+            yield self.batch(order[within * batch_size : (within + 1) * batch_size])
+            step += 1
 
     def dataset(
         self,
@@ -143,10 +182,10 @@ class Windows:
         alone (in their own order when `seed` is `None`), so training goes on from any step with
         the batches it would have seen.
 
-        Everything runs inside TensorFlow. The gather itself is quickest in NumPy, but a call to
-        Python from a pipeline's thread costs more than a gather, holds up the training loop, and
-        can hang the program when it ends while such a call is under way. So several batches are
-        gathered in one step, in blocks of rows (see `_Blocks`), and handed out without a copy.
+        Everything runs inside TensorFlow. The gather itself is quicker in NumPy (see `batches`),
+        but a call to Python from a pipeline's thread costs more than a gather, holds up the
+        training loop, and can hang the program when it ends while such a call is under way. So
+        several batches are gathered in one step and handed out without a copy.
         benchmarks/windows.py holds the measurements.
 
         Args:
@@ -164,25 +203,16 @@ class Windows:
         """
         import tensorflow as tf
 
-        if batch_size < 1 or start_step < 0 or not len(self):
-            raise ValueError(
-                f"needs at least one window, batch_size >= 1 and start_step >= 0, got {len(self)} "
-                f"windows, batch_size {batch_size}, start_step {start_step}"
-            )
-        steps_in_window = self.lookback + self.horizon
-        size = 4 * batch_size * steps_in_window * (self.channels + self.known)
+        steps = self._steps(batch_size, seed, start_step, steps)
+        span = self.lookback + self.horizon
+        size = 4 * batch_size * span * (self.channels + self.known)
         windows = len(self)
         plan = _Plan(windows, batch_size, max(1, min(_CHUNK_BYTES // size, 64)))
-        if steps is None and seed is None:
-            per_epoch = self.steps_per_epoch(batch_size)
-            steps = per_epoch - start_step % per_epoch
-        starts = tf.constant(self.starts)
-        series = _Blocks(self._values, self.lookback)
-        targets = _Blocks(self._values, self.horizon)
-        known = None
-        if self._known is not None:
-            known = _Blocks(self._known, steps_in_window)
-        index = None if self._time_index is None else tf.constant(self._time_index)
+        with tf.device("CPU:0"):  # pipelines run there: from a GPU each step would copy them
+            starts = tf.constant(self.starts)
+            values = tf.constant(self._values)
+            known = None if self._known is None else tf.constant(self._known)
+            index = None if self._time_index is None else tf.constant(self._time_index)
 
         def fetch(chunk: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
             epoch, first, count, size = plan.chunk(chunk)
@@ -190,20 +220,20 @@ class Windows:
             numbers = _shuffled(numbers, seed, epoch, windows)
             # (batches, B) rows
             rows = tf.reshape(tf.gather(starts, numbers), [count, size])
-            inputs = {"series": series.gather(rows)}
+            places = rows[..., None] + tf.range(span, dtype=tf.int64)
+            inputs = {"series": tf.gather(values, places[..., : self.lookback])}
             if index is not None:
                 inputs["time_index"] = tf.gather(index, rows)
             if known is not None:
-                inputs["covariates"] = known.gather(rows)
-            return inputs, targets.gather(rows + self.lookback)
+                inputs["covariates"] = tf.gather(known, places)
+            return inputs, tf.gather(values, places[..., self.lookback :])
 
         first, skip = plan.locate(start_step)
         chunks = tf.data.Dataset.counter(first)
         if steps is not None:
             # the last chunk wanted is the one that holds the last step
-            chunks = tf.data.Dataset.range(
-                first, plan.locate(start_step + max(steps, 1) - 1)[0] + 1
-            )
+            last, _ = plan.locate(start_step + max(steps, 1) - 1)
+            chunks = tf.data.Dataset.range(first, last + 1)
         batches = (
             chunks.map(fetch, num_parallel_calls=2, deterministic=True)
             .prefetch(1)
@@ -215,6 +245,21 @@ class Windows:
             batches = batches.take(steps)
         count = tf.data.INFINITE_CARDINALITY if steps is None else steps
         return batches.apply(tf.data.experimental.assert_cardinality(count))
+
+    def _steps(
+        self, batch_size: int, seed: int | None, start_step: int, steps: int | None
+    ) -> int | None:
+        """Check the options that `batches` and `dataset` share; `None` is without end."""
+        if batch_size < 1 or start_step < 0 or not len(self) or (seed is not None and seed < 0):
+            raise ValueError(
+                "needs at least one window, batch_size >= 1, start_step >= 0 and seed >= 0, got "
+                f"{len(self)} windows, batch_size {batch_size}, start_step {start_step}, "
+                f"seed {seed}"
+            )
+        if steps is None and seed is None:
+            per_epoch = self.steps_per_epoch(batch_size)
+            return per_epoch - start_step % per_epoch
+        return steps
 
 
 class _Plan:
@@ -250,53 +295,6 @@ class _Plan:
         size = tf.where(whole, tf.constant(self.batch_size, tf.int64), self.rest)
         first = tf.where(whole, first, self.full) * self.batch_size
         return epoch, first, count, size
-
-
-class _Blocks:
-    """Windows of one length, gathered in TensorFlow in blocks of several rows.
-
-    `tf.gather` copies row by row, and a row of few channels is too small a piece. So the rows
-    are laid out once for each phase p as blocks [p, p + size), [p + size, p + 2 size) ...; a
-    window is then length / size blocks of the phase of its start. Memory: `size` times the
-    values, at most _TABLE_BYTES where that leaves any choice.
-    """
-
-    def __init__(self, values: np.ndarray, length: int) -> None:
-        import tensorflow as tf
-
-        rows, self.width = values.shape
-        self.length = length
-        self.size = max(
-            size
-            for size in range(1, length + 1)
-            if length % size == 0
-            and (size == 1 or 4 * size * self.width <= _BLOCK_BYTES)
-            and (size == 1 or size * values.nbytes <= _TABLE_BYTES)
-        )
-        size = self.size
-        if size == 1:
-            self.phase = 0
-            self.table = tf.constant(values)
-            return
-        self.phase = rows // size  # blocks of a phase: those that are whole in every phase
-        table = np.zeros((size, self.phase, size * self.width), np.float32)
-        flat = values.reshape(-1)
-        for p in range(size):
-            whole = (rows - p) // size
-            piece = flat[p * self.width : (p + whole * size) * self.width]
-            table[p, :whole] = piece.reshape(whole, size * self.width)
-        self.table = tf.constant(table.reshape(size * self.phase, size * self.width))
-
-    def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """The windows that start at `rows` (batches, B), as (batches, B, length, width)."""
-        import tensorflow as tf
-
-        first = rows % self.size * self.phase + rows // self.size if self.size > 1 else rows
-        blocks = first[..., None] + tf.range(self.length // self.size, dtype=rows.dtype)
-        found = tf.gather(self.table, blocks)  # (batches, B, length / size, size * width)
-        batches, size = tf.unstack(tf.shape(rows))
-        found = tf.reshape(found, [batches, size, self.length, self.width])
-        return tf.ensure_shape(found, [None, None, self.length, self.width])
 
 
 def _shuffled(numbers: tf.Tensor, seed: int | None, epoch: tf.Tensor, windows: int) -> tf.Tensor:
