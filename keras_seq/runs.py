@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tomlkit
 
 from keras_seq.compare import inner_model, read_recipe
 from keras_seq.errors import UserError
@@ -222,6 +223,8 @@ def export_run(
     recipe = read_recipe(Path(run) / "config.toml")
     folder = Path(out) if out else Path("savedmodels") / recipe["task"] / record["architecture"]
     scored = {name: p for name, p, *_ in problem.baselines()}
+    made_with = tomlkit.parse((Path(run) / "config.toml").read_text(encoding="utf-8"))["made_with"]
+    commands = f"{made_with['command']}\nkeras-seq export {run} --to {','.join(formats)}"
     best = min(scored, key=lambda name: problem.scores(scored[name])[problem.primary])
     report = export(
         model,
@@ -229,7 +232,7 @@ def export_run(
         formats=formats,
         samples=samples,
         score=problem.shipped_score(samples),
-        card=problem.card(record, {best: problem.scores(scored[best])}, f"keras-seq export {run}"),
+        card=problem.card(record, {best: problem.scores(scored[best])}, commands),
         metadata=problem.metadata(),
         version=version,
         overwrite=overwrite,

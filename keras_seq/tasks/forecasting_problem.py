@@ -664,16 +664,19 @@ class ForecastingProblem:
             baseline: Scores of the best baseline by name.
             command: The command that makes the artifact again.
         """
+        facts = self.describe()
+        protocol = facts.pop("scores")
         return {
-            "task": self.task,
-            "architecture": record["architecture"],
-            "options": record.get("options", {}),
-            "parameters": record.get("parameters"),
+            "data": facts,
             "scores": record["test"],
+            "protocol": protocol,
             "baseline": baseline,
             "command": command,
-            "metadata": self.metadata(),
-            **self.describe(),
+            "architecture": {
+                "name": record["architecture"],
+                "parameters": record.get("parameters"),
+                **record.get("options", {}),
+            },
         }
 
     def check_fits(self, model: keras.Model, what: Any) -> None:
