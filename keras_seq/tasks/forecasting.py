@@ -49,6 +49,7 @@ class Forecasting:
         normalize: What each window is centred on: mean, last or none.
         channel_independent: Whether sequence architectures see each channel alone.
         patch: Steps that become one step of a sequence architecture; 0 chooses.
+        dropout: On the features that the head reads from a sequence architecture.
 
     Example:
         >>> Forecasting(data="builtin:co2", lookback=104, horizon=0)
@@ -77,6 +78,7 @@ class Forecasting:
     normalize: str = _option("mean", "What a window is centred on: mean|last|none.")
     channel_independent: bool = _option(True, "Sequence architectures see each channel alone.")
     patch: int = _option(0, "Steps folded into one for sequence architectures (default: chosen).")
+    dropout: float = _option(0.2, "On what the head reads of sequence architectures (default 0.2).")
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -97,6 +99,8 @@ class Forecasting:
         for name in ("patch", "period"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} is {getattr(self, name)}: give 1 or more, or leave it")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout is {self.dropout}: give 0 to less than 1")
         if any(not 0 < level < 1 for level in self.quantiles):
             raise UserError(f"--quantiles are {self.quantiles}: each must be between 0 and 1")
 

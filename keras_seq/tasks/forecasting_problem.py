@@ -94,6 +94,7 @@ class ForecastingProblem:
             least_variance=1e-5 if self.panel else 1e-3,
             channel_independent=options.channel_independent,
             patch=options.patch or None,
+            dropout=options.dropout,
             period=self.period if self.period > 1 else None,
         )
         self._standardise()
