@@ -13,7 +13,7 @@ WORKERS   ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?= forecasting --data builtin:co2 --lookback 104 --horizon 26 \
 	--architectures linear,mlp,tcn,lstm,gru,attention_rnn,transformer,segment_rnn \
-	--parameters 20000 --epochs 15 --out runs/demo
+	--parameters 20000 --epochs 10 --out runs/demo --resume
 
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -57,7 +57,7 @@ tensorboard: $(VENV)/.installed
 	$(BIN)/keras-seq tensorboard $(RUNS)
 
 bench: $(VENV)/.installed
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	$(BIN)/python benchmarks/windows.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info tests/plugin_demo/*.egg-info tests/plugin_demo/build

@@ -86,10 +86,11 @@ def main() -> None:
             crop(options.out / "leaderboard.png", 1400)
             process, address = serve(options.runs)
             try:
-                for name, page in (
-                    ("curves", "#timeseries&tagFilter=epoch_loss"),
-                    ("hparams", "#hparams"),
+                for name, page, width in (
+                    ("curves", "#scalars&tagFilter=epoch_loss", 1280),
+                    ("hparams", "#hparams", 1700),
                 ):
+                    window.set_window_size(width, 1100)
                     window.get("about:blank")
                     window.get(address + "/" + page)
                     time.sleep(15)

@@ -147,6 +147,9 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
         ).run()
         Console().print(comparison.leaderboard)
         _print_outcome(comparison)
+        if comparison.winner is None:
+            print("keras-seq: error: no architecture could be trained", file=sys.stderr)
+            raise typer.Exit(1)
 
     parameters = [
         _parameter("recipe", str, "A TOML recipe that stands for the options."),
@@ -237,6 +240,7 @@ def list_architectures(
     from rich.console import Console
     from rich.table import Table
 
+    _import_tensorflow()
     table = Table("architecture", "tags", "what it is", box=None)
     for name, function in architectures.load_all().items():
         tags = frozenset(getattr(function, "tags", ()))

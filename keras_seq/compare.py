@@ -224,7 +224,8 @@ def expand(names: str | Sequence[str]) -> tuple[str, ...]:
         names: ``"all"``, ``"lstm,gru"``, or a sequence of names.
 
     Raises:
-        UserError: If a name is unknown or stands twice.
+        UserError: If a name is unknown, stands twice, or cannot be imported. Among ``"all"`` the
+            plugins that cannot be imported become failed rows instead.
 
     Example:
         >>> expand("lstm,gru")
@@ -238,6 +239,8 @@ def expand(names: str | Sequence[str]) -> tuple[str, ...]:
             architectures.get(name)  # raises, with the nearest name
         if listed.count(name) > 1:
             raise UserError(f"the architecture {name!r} stands twice in {', '.join(listed)}")
+    for name in listed:
+        architectures.get(name)  # a plugin that was asked for by name must load
     return tuple(listed)
 
 
