@@ -14,7 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_seq.errors import UserError
-from keras_seq.registry import architecture, architectures, exporters, tasks, trackers
+
+# `tasks` and `trackers` are modules here; their registries are keras_seq.registry.tasks ...
+from keras_seq.registry import architecture, architectures, exporters
 
 if TYPE_CHECKING:
     from keras_seq import heads, layers, models, testing
@@ -63,9 +65,7 @@ __all__ = [
     "load",
     "models",
     "save",
-    "tasks",
     "testing",
-    "trackers",
 ]
 
 

@@ -309,7 +309,7 @@ class Comparison:
         self.problem = task(**recipe.options).prepare()
         self._resolve()
         self.command = command or " ".join(
-            ["keras-seq", *sys.argv[1:]]
+            ["keras-seq", *(word for word in sys.argv[1:] if word != "--resume")]
             if sys.argv[0].endswith(("keras-seq", "__main__.py"))
             else [f"keras_seq.compare({recipe.task!r}, ...), see {RECIPE}"]
         )

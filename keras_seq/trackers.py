@@ -2,7 +2,7 @@
 
 A tracker is a function `(run_dir, hparams, card, **context) -> callback`: the callback is a Keras
 callback that has one method more, `log_scores(scores)`. It is registered by one line,
-`keras_seq.trackers.add("name", "module:function")`, or as an entry point of the group
+`keras_seq.registry.trackers.add("name", "module:function")`, or as an entry point of the group
 `keras_seq.trackers`. `context` may hold `gradient_batch`, `figures`, `graph`, `figure_every` and
 `initial_step`, as `keras_seq.callbacks.TensorBoard` takes them, and later more: a tracker takes
 what it knows and leaves the rest.

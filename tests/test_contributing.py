@@ -55,7 +55,7 @@ def test_the_example_plugin_says_what_the_registry_reads():
     demo = tomllib.loads((ROOT / "tests/plugin_demo/pyproject.toml").read_text())
     assert demo["project"]["entry-points"].keys() == {"keras_seq.architectures"}
     for name in re.findall(r"`keras_seq\.(architectures|tasks|exporters|trackers)`", TEXT):
-        assert getattr(keras_seq, name).group == f"keras_seq.{name}"
+        assert getattr(keras_seq.registry, name).group == f"keras_seq.{name}"
 
 
 def test_the_map_of_the_house_is_complete():

@@ -7,7 +7,8 @@ functions `*_checks` give the same properties one by one, for `pytest.mark.param
 Example:
     >>> import keras, numpy as np
     >>> from keras_seq.testing import check_layer
-    >>> report = check_layer(keras.layers.Dense(4), np.ones((2, 5, 3), "float32"), checks=["rows"])
+    >>> layer = keras.layers.Dense(4, name="dense")
+    >>> report = check_layer(layer, np.ones((2, 5, 3), "float32"), checks=["rows"])
     >>> print(report)
     dense: 1 of 1 checks passed
       passed  rows
