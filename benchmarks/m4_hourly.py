@@ -1,9 +1,9 @@
 """Reshapes the M4 competition's hourly files into the long form that keras-seq reads.
 
     python benchmarks/m4_hourly.py FOLDER runs/m4_hourly.csv
-    keras-seq compare forecasting --data runs/m4_hourly.csv \
-        --id-column id --time-column step \
-        --lookback 168 --horizon 48 --architectures linear,gru,nhits,segment_rnn --out runs/m4_hourly
+    keras-seq compare forecasting --data runs/m4_hourly.csv --id-column id --time-column step \
+        --lookback 168 --horizon 48 --parameters 200000 \
+        --architectures linear,gru,nhits,segment_rnn --out runs/m4_hourly
 
 FOLDER holds m4_hourly_train.csv and m4_hourly_test.csv: a series in a row, its name first. The
 test part is the last 48 hours of each series, as in the competition; the 48 before are validation.
