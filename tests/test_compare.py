@@ -18,6 +18,9 @@ from keras_seq.compare import Comparison, Recipe, expand, folder_name, read_reci
 from keras_seq.errors import UserError
 from keras_seq.runs import evaluate_run, export_run, predict_file
 
+# One worker makes the comparison, once.
+pytestmark = pytest.mark.xdist_group("compare")
+
 OPTIONS = {"lookback": 48, "horizon": 12, "quantiles": (0.1, 0.9), "calendar": True}
 NAMES = ("linear", "gru", "broken")
 EPOCHS = 2

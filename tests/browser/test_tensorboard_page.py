@@ -22,7 +22,8 @@ import pytest
 from keras_seq.callbacks import TensorBoard, log_scores, write_experiment
 from keras_seq.figures import forecast_figure
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+# One worker trains the two runs and opens the page.
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 WAIT = 120  # seconds; a page takes 2 to 10, on a busy machine more
 FLAGS = (
