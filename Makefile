@@ -40,6 +40,7 @@ install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/keras-seq compare $(DEMO_ARGS)
+	@echo "Next: make tensorboard, or open runs/demo/leaderboard.html"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
