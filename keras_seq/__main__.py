@@ -144,7 +144,12 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
             resume=bool(values.get("resume")),
             export=formats,
             track=tuple(t for t in values["track"].split(",") if t and t != "none"),
-        ).run()
+        )
+        try:
+            comparison.run()
+        except KeyboardInterrupt:
+            print("keras-seq: stopped; what is finished is kept, --resume goes on", file=sys.stderr)
+            raise typer.Exit(130) from None
         Console().print(comparison.leaderboard)
         _print_outcome(comparison)
         if comparison.winner is None:
@@ -338,9 +343,6 @@ def main(arguments: list[str] | None = None) -> None:
         _stop(" ".join(str(error).split()))
     except (FileNotFoundError, PermissionError, OSError) as error:
         _stop(f"{error.strerror or error}: {error.filename or 'a file'}")
-    except KeyboardInterrupt:
-        print("keras-seq: stopped; what is finished is kept, --resume goes on", file=sys.stderr)
-        sys.exit(130)
 
 
 def _import_tensorflow() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,14 @@ TIMES = ("seconds", "latency_ms")
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "keras_seq", *WORDS, "--out", str(out), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell without job control hands on that Ctrl-C is to be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -58,3 +66,20 @@ def test_killed_comparison_ends_as_if_nothing_had_happened(tmp_path):
     pd.testing.assert_frame_equal(
         weights[0].drop(columns="seconds"), weights[1].drop(columns="seconds"), check_exact=True
     )
+
+
+def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "stopped"
+    process = start(out)
+    until = time.monotonic() + 300
+    while not (out / "linear" / "0" / "checkpoint.npz").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume goes on" in said
+    assert "Traceback" not in said
+    assert (out / "leaderboard.csv").exists()
+    assert "done" in finish(start(out, "--resume"))
