@@ -783,13 +783,14 @@ class Comparison:
         ranked = [row for row in self.leaderboard.ranked() if row.status == "ok"]
         baselines = [row for row in ranked if row.baseline]
         losses = {row.architecture: self._losses(row.architecture) for row in ranked}
-        for index, row in enumerate(ranked):
+        networks = [row for row in ranked if not row.baseline]
+        for index, row in enumerate(networks):
             others = {
-                "vs_baseline": baselines[0] if baselines and not row.baseline else None,
-                "vs_runner_up": ranked[index + 1] if index + 1 < len(ranked) else None,
+                "vs_baseline": baselines[0] if baselines else None,
+                "vs_runner_up": networks[index + 1] if index + 1 < len(networks) else None,
             }
             for key, other in others.items():
-                if other is not None and other is not row:
+                if other is not None:
                     found = self.problem.paired_test(
                         losses[row.architecture], losses[other.architecture]
                     )
