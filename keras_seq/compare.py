@@ -409,16 +409,7 @@ class Comparison:
         if self.recipe.deterministic:
             tf.config.experimental.enable_op_determinism()
         self.out.mkdir(parents=True, exist_ok=True)
-        self._write_text(
-            self.out / RECIPE,
-            self.recipe.to_toml(
-                made_with={
-                    "command": self.command,
-                    "data_sha256": self.problem.describe().get("sha256", ""),
-                    "versions": versions(),
-                }
-            ),
-        )
+        self._write_text(self.out / RECIPE, self.recipe.to_toml(made_with=self._made_with()))
         each = self.recipe.epochs * (self.recipe.seeds + self.recipe.learning_rates - 1)
         with Progress(
             self.problem.title,
@@ -686,15 +677,14 @@ class Comparison:
                 "overrides": {name: options},
             }
         )
-        return recipe.to_toml(
-            made_with={
-                "seed": seed,
-                "learning_rate": rate,
-                "command": self.command,
-                "data_sha256": self.problem.describe().get("sha256", ""),
-                "versions": versions(),
-            }
-        )
+        return recipe.to_toml(made_with={"seed": seed, "learning_rate": rate, **self._made_with()})
+
+    def _made_with(self) -> dict[str, Any]:
+        return {
+            "command": self.command,
+            "data_sha256": self.problem.describe().get("sha256", ""),
+            "versions": versions(),
+        }
 
     def _fill(self, row: Row, runs: list[Run]) -> None:
         records = [run.record for run in runs]

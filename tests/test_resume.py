@@ -21,16 +21,18 @@ WORDS = [
 TIMES = ("seconds", "latency_ms")
 
 
+# A shell without job control hands on that Ctrl-C is to be ignored: the child heeds it again.
+MAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from keras_seq.__main__ import main
+main(sys.argv[1:])
+"""
+
+
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "keras_seq", *WORDS, "--out", str(out), *more]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A shell without job control hands on that Ctrl-C is to be ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    command = [sys.executable, "-c", MAIN, *WORDS, "--out", str(out), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> str:

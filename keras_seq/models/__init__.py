@@ -66,16 +66,6 @@ class Architecture:
         return _keywords(self.function)
 
     @property
-    def defaults(self) -> dict[str, Any]:
-        """Every option with the value that it will have."""
-        found = {
-            name: parameter.default
-            for name, parameter in self.parameters.items()
-            if name not in CONTEXT and name != "mask"
-        }
-        return {**found, **self.options}
-
-    @property
     def forecaster(self) -> bool:
         """Whether it maps the lookback to the horizon itself."""
         return "horizon" in self.parameters

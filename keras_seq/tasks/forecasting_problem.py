@@ -769,7 +769,7 @@ class ForecastingProblem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the data."""
-        return self.table.report
+        return (*self.table.report, *self.scale_notes)
 
 
 def attention_layers(model: keras.Model) -> list[keras.layers.Layer]:
