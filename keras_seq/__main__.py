@@ -1,4 +1,4 @@
-"""The command line: list, compare, train, evaluate, predict, export, tensorboard."""
+"""The command line: list, compare, train, evaluate, predict, explain, generate, export ..."""
 
 from __future__ import annotations
 
@@ -34,16 +34,30 @@ app.add_typer(train_app, name="train")
 # How a comparison is made, whatever the task: name -> (type, help). Unset options keep the
 # defaults of `keras_seq.compare.Recipe`, or what --recipe says.
 _SHARED: dict[str, tuple[Any, str]] = {
-    "parameters": (int, "Parameter budget that widths are solved for (default: 0, each its own)."),
-    "epochs": (int, "The most epochs of a training (default 10)."),
-    "minutes": (float, "The most minutes of all trainings together (default: no limit)."),
-    "seeds": (int, "How many seeds (default 1)."),
-    "learning_rates": (int, "How many learning rates are tried for each (default 1)."),
-    "batch_size": (int, "Examples in a batch (default 64)."),
-    "steps_per_epoch": (int, "The most steps of an epoch (default 500)."),
-    "patience": (int, "Epochs without improvement before a training ends (default 5)."),
-    "averaging": (float, "Momentum of the moving average of the weights (default 0.99)."),
+    "parameters": (int, "Parameter budget that widths are solved for ."),
+    "epochs": (int, "The most epochs of a training."),
+    "minutes": (float, "The most minutes of all trainings together; 0: no limit."),
+    "seeds": (int, "How many seeds."),
+    "learning_rate": (float, "The highest learning rate of a training."),
+    "learning_rates": (int, "How many learning rates, around that one, are tried for each."),
+    "batch_size": (int, "Examples in a batch."),
+    "steps_per_epoch": (int, "The most steps of an epoch."),
+    "patience": (int, "Epochs without improvement before a training ends."),
+    "averaging": (float, "Momentum of the moving average of the weights."),
     "deterministic": (bool, "Force deterministic kernels."),
+}
+
+_USUAL: dict[str, Any] = {
+    "parameters": 0,
+    "epochs": 10,
+    "minutes": 0,
+    "seeds": 1,
+    "learning_rate": 0.001,
+    "learning_rates": 1,
+    "batch_size": 64,
+    "steps_per_epoch": 500,
+    "patience": 5,
+    "averaging": 0.99,
 }
 
 
@@ -118,7 +132,14 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
     def command(**values: Any) -> None:
         from rich.console import Console
 
-        from keras_seq.compare import Comparison, Recipe, expand, read_recipe
+        from keras_seq.compare import (
+            Comparison,
+            Recipe,
+            expand,
+            make_task,
+            read_recipe,
+            with_defaults,
+        )
 
         _import_tensorflow()
         recipe = read_recipe(values["recipe"]) if values.get("recipe") else {}
@@ -129,17 +150,16 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
                 options[key] = tuple(value)
         overrides = {**recipe.pop("overrides", {}), **_parse_settings(values.get("set"))}
         recipe.update({k: values[k] for k in _SHARED if values.get(k) is not None})
+        asked: Any = values.get("architectures") or recipe.get("architectures") or "all"
         if single:
-            chosen = expand((values["architecture"],))
+            asked = (values["architecture"],)
             recipe["ensemble"] = False
-        else:
-            chosen = expand(values["architectures"] or recipe.get("architectures") or "all")
-            if values.get("ensemble") is not None:
-                recipe["ensemble"] = values["ensemble"]
-        recipe["architectures"] = chosen
+        elif values.get("ensemble") is not None:
+            recipe["ensemble"] = values["ensemble"]
+        recipe["architectures"] = expand(asked, make_task(name, options), overrides)
         formats = tuple(f for f in (values.get("export") or "").split(",") if f and f != "none")
         comparison = Comparison(
-            Recipe(task=name, options=options, overrides=overrides, **recipe),
+            Recipe(task=name, options=options, overrides=overrides, **with_defaults(name, recipe)),
             values["out"],
             resume=bool(values.get("resume")),
             export=formats,
@@ -172,7 +192,11 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
     else:
         parameters.append(_parameter("architectures", str, "a,b,c or all (default all)."))
         parameters.append(_parameter("ensemble", bool, "A row for the average of the best."))
-    parameters += [_parameter(key, kind, help) for key, (kind, help) in _SHARED.items()]
+    # Written out here, so that --help does not import what trains.
+    usual = {**_USUAL, **getattr(task, "defaults", {})}
+    for key, (kind, help) in _SHARED.items():
+        shown = f"{help[:-1]} (default {usual[key]})." if key in usual else help
+        parameters.append(_parameter(key, kind, shown))
     parameters += [
         _parameter("set", list[str], "Option of one architecture: lstm.depth=2; repeat it."),
         _parameter("out", str, "Folder of the comparison.", default=f"runs/{name}"),
@@ -275,15 +299,97 @@ def evaluate(
 @app.command()
 def predict(
     source: Annotated[Path, typer.Argument(help="A run folder or an exported folder.")],
-    data: Annotated[str, typer.Option(help="The file to forecast from the end of.")],
-    out: Annotated[Path, typer.Option(help="Where the forecasts go: .csv or .parquet.")],
+    data: Annotated[str, typer.Option(help="A file like the one it was trained on.")],
+    out: Annotated[Path, typer.Option(help="Where the predictions go: .csv or .parquet.")],
 ) -> None:
-    """Forecast what comes after the end of a file."""
+    """Forecast what comes after the end of a file, or label what is in it."""
     from keras_seq.runs import predict_file
 
     _import_tensorflow()
     frame = predict_file(source, data=data, out=out)
     print(f"{len(frame)} rows -> {out}")
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A run folder: runs/NAME/ARCHITECTURE/SEED.")],
+    text: Annotated[str, typer.Option(help="The text to explain the label of.")],
+    html: Annotated[Path | None, typer.Option(help="Also write it here, as html.")] = None,
+) -> None:
+    """Show which tokens a label came from: attention, or gradient times input."""
+    from rich.console import Console
+
+    from keras_seq.explain import explain_text
+
+    _import_tensorflow()
+    explanation = explain_text(run, text)
+    Console().print(explanation)
+    if html is not None:
+        explanation.write_html(html)
+        print(f"-> {html}")
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(help="A run folder of the task language_model.")],
+    prompt: Annotated[str, typer.Option(help="How the text begins.")] = "",
+    length: Annotated[int, typer.Option(help="Tokens to write.")] = 200,
+    greedy: Annotated[bool, typer.Option(help="Always take the likeliest token.")] = False,
+    temperature: Annotated[float, typer.Option(help="Below 1: safer, above 1: wilder.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw among the likeliest that have this share together.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Let a language model write, token by token."""
+    from keras_seq.generation import generate_text
+
+    _import_tensorflow()
+
+    def write(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    generate_text(
+        run,
+        prompt,
+        length=length,
+        method="greedy" if greedy else "sample",
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        write=write,
+    )
+    print()
+
+
+@app.command()
+def tokenizers(
+    data: Annotated[str, typer.Option(help="A file with texts, or builtin:reviews.")],
+    text_column: Annotated[str, typer.Option(help="Its column of texts.")] = "text",
+    kinds: Annotated[str, typer.Option(help="Which ones, with commas (default all).")] = "all",
+    vocabulary: Annotated[int, typer.Option(help="The most tokens of each.")] = 30_000,
+    lowercase: Annotated[bool, typer.Option(help="Lower the case first.")] = True,
+    clean: Annotated[str, typer.Option(help="none, or html: tags out.")] = "none",
+) -> None:
+    """Compare tokenisers on your texts: lengths, unknown tokens, speed."""
+    from rich.console import Console
+
+    from keras_seq.tasks.text import compare_tokenizers
+
+    _import_tensorflow()
+    Console().print(
+        compare_tokenizers(
+            data,
+            text_column=text_column,
+            kinds=None if kinds == "all" else tuple(kinds.split(",")),
+            vocabulary=vocabulary,
+            lowercase=lowercase,
+            clean=clean,
+        )
+    )
 
 
 @app.command()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import platform
 import sys
@@ -17,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ from keras_seq.progress import Progress
 from keras_seq.registry import PluginError, architectures, exporters, tasks, trackers
 
 RECIPE = "recipe.toml"
-# Tried in this order: the usual one first, then around it.
-LEARNING_RATES = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2)
+# Of --learning-rate, tried in this order: itself first, then around it.
+FACTORS = (1.0, 0.3, 3.0, 0.1, 10.0)
 ENSEMBLE = "ensemble"
 
 
@@ -51,7 +52,8 @@ class Recipe:
         epochs: The most epochs of a training.
         minutes: The most minutes of all trainings together; 0 is no limit.
         seeds: How many seeds: 0, 1, ...
-        learning_rates: How many learning rates are tried for each architecture.
+        learning_rate: The highest of a training.
+        learning_rates: How many learning rates, around that one, are tried for each architecture.
         batch_size: Examples in a batch.
         steps_per_epoch: The most steps of an epoch; it is one pass over the data, and 100 steps at
             least.
@@ -61,7 +63,7 @@ class Recipe:
         deterministic: Whether TensorFlow's deterministic kernels are forced.
     """
 
-    task: str = "forecasting"
+    task: str
     options: Mapping[str, Any] = field(default_factory=dict)
     architectures: tuple[str, ...] = ()
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Recipe:
     epochs: int = 10
     minutes: float = 0.0
     seeds: int = 1
+    learning_rate: float = 1e-3
     learning_rates: int = 1
     batch_size: int = 64
     steps_per_epoch: int = 500
@@ -87,12 +90,13 @@ class Recipe:
         for name in ("parameters", "minutes"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} is {getattr(self, name)}: give a positive number")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"--learning-rate is {self.learning_rate}: give a number above 0")
         if not 0 <= self.averaging < 1:
             raise UserError(f"--averaging is {self.averaging}: give 0 (none) to 0.999")
-        if self.learning_rates > len(LEARNING_RATES):
-            raise UserError(
-                f"--learning-rates is {self.learning_rates}: give at most {len(LEARNING_RATES)}"
-            )
+        if self.learning_rates > len(FACTORS):
+            most = len(FACTORS)
+            raise UserError(f"--learning-rates is {self.learning_rates}: give at most {most}")
 
     def to_toml(self, **more: Any) -> str:
         """Writes the recipe as TOML; `read_recipe` reads it.
@@ -140,7 +144,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def compare(
-    task: str = "forecasting",
+    task: str,
     *,
     out: str | Path,
     architectures: str | Sequence[str] = "all",
@@ -150,36 +154,38 @@ def compare(
     quiet: bool = False,
     command: str | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
-    parameters: int = 0,
-    epochs: int = 10,
-    minutes: float = 0.0,
-    seeds: int = 1,
-    learning_rates: int = 1,
-    batch_size: int = 64,
-    steps_per_epoch: int = 500,
-    patience: int = 5,
-    averaging: float = 0.99,
-    ensemble: bool = True,
-    deterministic: bool = False,
+    parameters: int | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    seeds: int | None = None,
+    learning_rate: float | None = None,
+    learning_rates: int | None = None,
+    batch_size: int | None = None,
+    steps_per_epoch: int | None = None,
+    patience: int | None = None,
+    averaging: float | None = None,
+    ensemble: bool | None = None,
+    deterministic: bool | None = None,
     **options: Any,
 ) -> Comparison:
     """Trains every architecture under one budget and writes the leaderboard.
 
     Args:
-        task: A registered task.
+        task: A registered task: classification, forecasting, language_model, tagging.
         out: The folder of the comparison; new, or with `resume` one that was begun.
-        architectures: Names, or ``"all"``.
+        architectures: Names, or ``"all"`` that the task accepts.
         resume: Goes on with what is in `out`.
         export: Formats of the winner's artifact; none exports nothing.
         track: Trackers of each run.
         quiet: Whether nothing is printed.
         command: What is written into the leaderboard as the command that made it.
-        overrides: As in `Recipe`, likewise all that follow.
+        overrides: As in `Recipe`, likewise all that follow; None takes the task's default.
         parameters: The parameter budget.
         epochs: The most epochs.
         minutes: The most minutes.
         seeds: How many seeds.
-        learning_rates: How many learning rates.
+        learning_rate: The highest learning rate.
+        learning_rates: How many are tried around it.
         batch_size: Examples in a batch.
         steps_per_epoch: The most steps of an epoch.
         patience: Of early stopping.
@@ -194,54 +200,116 @@ def compare(
     Raises:
         UserError: If an option, the data or the folder is wrong; nothing has been written then.
     """
-    names = expand(architectures)
+    given = {
+        "parameters": parameters,
+        "epochs": epochs,
+        "minutes": minutes,
+        "seeds": seeds,
+        "learning_rate": learning_rate,
+        "learning_rates": learning_rates,
+        "batch_size": batch_size,
+        "steps_per_epoch": steps_per_epoch,
+        "patience": patience,
+        "averaging": averaging,
+        "ensemble": ensemble,
+        "deterministic": deterministic,
+    }
+    made = make_task(task, options)
     recipe = Recipe(
         task=task,
         options=options,
-        architectures=names,
+        architectures=expand(architectures, made, overrides),
         overrides=overrides or {},
-        parameters=parameters,
-        epochs=epochs,
-        minutes=minutes,
-        seeds=seeds,
-        learning_rates=learning_rates,
-        batch_size=batch_size,
-        steps_per_epoch=steps_per_epoch,
-        patience=patience,
-        averaging=averaging,
-        ensemble=ensemble,
-        deterministic=deterministic,
+        **with_defaults(task, {k: v for k, v in given.items() if v is not None}),
     )
     return Comparison(
         recipe, out, resume=resume, export=export, track=track, quiet=quiet, command=command
     ).run()
 
 
-def expand(names: str | Sequence[str]) -> tuple[str, ...]:
+def make_task(name: str, options: Mapping[str, Any]) -> Any:
+    """Returns a task with its options; no data is read yet.
+
+    Args:
+        name: The task's name.
+        options: Its options by name.
+
+    Raises:
+        UserError: If the name or an option is unknown, or a value is out of range.
+    """
+    task = tasks.get(name)
+    known = task.options()
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(
+            f"the task {name} has no option {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    return task(**options)
+
+
+def with_defaults(task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds what a task's recipe sets by itself to what a user set.
+
+    Args:
+        task: The task's name.
+        given: Fields of `Recipe`.
+
+    Returns:
+        Fields of `Recipe`; the user's win.
+    """
+    return {**getattr(tasks.get(task), "defaults", {}), **given}
+
+
+def expand(
+    names: str | Sequence[str],
+    task: Any = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[str, ...]:
     """Returns the architectures that a word or a list stands for.
 
     Args:
         names: ``"all"``, ``"lstm,gru"``, or a sequence of names.
+        task: The task, with its options, that they are to be trained under; ``"all"`` are those
+            that it accepts.
+        overrides: Options of single architectures, which may change what a task accepts.
 
     Raises:
-        UserError: If a name is unknown, stands twice, or cannot be imported. Among ``"all"`` the
-            plugins that cannot be imported become failed rows instead.
+        UserError: If a name is unknown, stands twice, cannot be imported, or is not for the task.
+            Among ``"all"`` the plugins that cannot be imported become failed rows instead.
 
     Example:
         >>> expand("lstm,gru")
         ('lstm', 'gru')
     """
+    from keras_seq.models import resolve
+
     listed = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
-    if listed == ["all"]:
-        return architectures.names()
+    every = listed == ["all"]
+    if every:
+        listed = list(architectures.names())
     for name in listed:
         if ":" not in name and name not in architectures:
             architectures.get(name)  # raises, with the nearest name
         if listed.count(name) > 1:
             raise UserError(f"the architecture {name!r} stands twice in {', '.join(listed)}")
+    chosen = []
     for name in listed:
-        architectures.get(name)  # a plugin that was asked for by name must load
-    return tuple(listed)
+        try:
+            bound = resolve(name, **(overrides or {}).get(name, {}))
+        except PluginError:
+            if not every:
+                raise  # a plugin that was asked for by name must load
+            chosen.append(name)  # a row says that it cannot be loaded
+            continue
+        except TypeError as error:
+            raise UserError(str(error)) from error
+        why = task.accepts(bound) if hasattr(task, "accepts") else ""
+        if why and not every:
+            raise UserError(f"{name} cannot be trained under {task.name}: {why}")
+        if not why:
+            chosen.append(name)
+    if not chosen:
+        raise UserError(f"no architecture is for the task {getattr(task, 'name', '')}")
+    return tuple(chosen)
 
 
 @dataclass
@@ -293,20 +361,14 @@ class Comparison:
         self.formats = tuple(export)
         self.track = tuple(track)
         self.quiet = quiet
-        task = tasks.get(recipe.task)
-        known = task.options()
-        if unknown := sorted(set(recipe.options) - set(known)):
-            raise UserError(
-                f"the task {recipe.task} has no option {', '.join(unknown)}; it has "
-                f"{', '.join(known)}"
-            )
+        task = make_task(recipe.task, recipe.options)
         self._check_folder(resume)
         for name in self.track:
             trackers.get(name)
         for name in self.formats:
             if name != "litert:all":
                 exporters.get(name)
-        self.problem = task(**recipe.options).prepare()
+        self.problem = task.prepare()
         self._resolve()
         self.command = command or " ".join(
             ["keras-seq", *(word for word in sys.argv[1:] if word != "--resume")]
@@ -339,10 +401,15 @@ class Comparison:
             raise UserError(
                 f"{self.out} holds files that are no comparison of ours: choose another --out"
             )
-        ours, theirs = _plain(asdict(self.recipe)), read_recipe(path)
+        usual = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}
+        ours, theirs = _plain(asdict(self.recipe)), {**usual, **read_recipe(path)}
         theirs["architectures"] = list(theirs.get("architectures", ()))
-        # More architectures may be added to a comparison; the rest must be as it was.
-        differing = [key for key in ours if key != "architectures" and ours[key] != theirs.get(key)]
+        # More architectures and seeds may be added to a comparison; the rest must be as it was.
+        differing = [
+            key
+            for key in ours
+            if key not in ("architectures", "seeds") and ours[key] != theirs.get(key)
+        ]
         if differing:
             raise UserError(
                 f"{self.out} holds another comparison ({', '.join(differing)} differ): choose "
@@ -415,7 +482,6 @@ class Comparison:
             self.problem.title,
             {name: each for name in self.recipe.architectures},
             score=self.problem.primary,
-            lower_is_better=self.problem.lower_is_better,
             max_seconds=self.recipe.minutes * 60 or None,
             quiet=self.quiet,
         ) as progress:
@@ -513,7 +579,10 @@ class Comparison:
         bound = resolve(name, **options)
         if self.recipe.parameters and "width" in bound.parameters and "width" not in options:
             options["width"] = self._width(name, options)
-        rates = LEARNING_RATES[: self.recipe.learning_rates]
+        rates = [
+            float(f"{self.recipe.learning_rate * factor:.6g}")
+            for factor in FACTORS[: self.recipe.learning_rates]
+        ]
         base = self.out / folder_name(name)
         best = rates[0]
         if len(rates) > 1:
@@ -572,6 +641,7 @@ class Comparison:
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         model = problem.build(name, **options)
+        notes = problem.adapt(model)
         parameters = int(sum(np.prod(v.shape) for v in model.trainable_variables))
         hparams = {
             "architecture": name,
@@ -598,6 +668,8 @@ class Comparison:
             for tracker in self.track
         ]
         progress.start(name, seed, recipe.epochs)
+        for note in notes:
+            progress.note(note)
         reporter = _reporter(progress, name, seed)
         seconds = (
             recipe.minutes
@@ -821,6 +893,8 @@ class Comparison:
             score=self.problem.shipped_score(samples),
             card=self._card(row),
             metadata=self.problem.metadata(),
+            endpoints=self.problem.endpoints(model),
+            files=self.problem.side_files(),
             overwrite=True,
         )
         self.artifact = folder
@@ -846,7 +920,7 @@ class Comparison:
         self.leaderboard.write(self.out, figures=figures)
 
     def _figures(self) -> dict[str, Any]:
-        """The pictures of the html: curves from the run folders, forecasts from the windows."""
+        """The pictures of the html: curves from the run folders, and what the task draws."""
         from keras_seq import figures as draw
 
         first = {name: p for (name, seed), p in self.predictions.items() if seed == 0}

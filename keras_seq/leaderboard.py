@@ -169,16 +169,19 @@ no paired test was made.
     def skill(self, row: Row) -> float:
         """Share of the reference's error that `row` takes away: 1 - error / reference error.
 
-        1 is perfect, 0 is as good as the reference, below 0 is worse. For a score where higher
-        is better it is score / reference score - 1. NaN without a reference.
+        1 is perfect, 0 is as good as the reference, below 0 is worse. Where higher is better, the
+        error of a share (0 to 1, such as accuracy) is what is missing to 1; of another score it is
+        score / reference score - 1. NaN without a reference.
         """
         reference = self.row(self.reference)
         if reference is None or not self._has_rank(reference) or not self._has_rank(row):
             return math.nan
-        base = reference.scores[self.primary]
+        base, score = reference.scores[self.primary], row.scores[self.primary]
+        if not self.lower_is_better and min(base, score) >= 0 and max(base, score) <= 1:
+            return 1 - (1 - score) / (1 - base) if base < 1 else math.nan
         if base == 0:
             return math.nan
-        ratio = row.scores[self.primary] / base
+        ratio = score / base
         return 1 - ratio if self.lower_is_better else ratio - 1
 
     def score_names(self) -> list[str]:
@@ -199,7 +202,10 @@ no paired test was made.
             return "lower" if self.lower_is_better else "higher"
         if name.startswith(("coverage", "bias", "windows")):
             return "none"  # nearest to a nominal value is best, not an extreme
-        return "higher" if name.startswith(("skill", "accuracy", "f1", "r2", "bleu")) else "lower"
+        higher = name.startswith(("skill", "r2", "bleu")) or any(
+            word in ("accuracy", "f1", "auc", "precision", "recall") for word in name.split("_")
+        )
+        return "higher" if higher else "lower"
 
     def _has_rank(self, row: Row) -> bool:
         return row.status == "ok" and math.isfinite(row.scores.get(self.primary, math.nan))

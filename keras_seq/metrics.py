@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["PinballLoss"]
+__all__ = ["PinballLoss", "WeightedCrossentropy"]
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -103,3 +103,79 @@ class PinballLoss(keras.losses.Loss):
             "weights": None if self.weights is None else list(self.weights),
             "dtype": self.dtype,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class WeightedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of class scores (logits) in which some classes count more than others.
+
+    The loss of an example is -log softmax(scores)[class] times the weight of its class. With the
+    weights of `balanced` every class counts the same over the training part, however rare.
+
+    Args:
+        weights: One for each class, not negative and not all 0.
+        reduction: As in every Keras loss.
+        name: As in every Keras loss.
+        dtype: As in every Keras loss.
+
+    Call arguments:
+        y_true: (B,) class numbers.
+        y_pred: (B, K) scores before softmax.
+
+    Raises:
+        ValueError: Weights that are negative or all 0, or not as many as scores.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = WeightedCrossentropy([1.0, 3.0])
+        >>> round(float(loss(np.array([0, 1]), np.zeros((2, 2), "float32")) / np.log(2)), 5)
+        2.0
+
+    Source:
+        King and Zeng (2001), "Logistic regression in rare events data".
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float],
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "weighted_crossentropy",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.weights = tuple(float(weight) for weight in weights)
+        if not (self.weights and min(self.weights) >= 0 and sum(self.weights) > 0):
+            raise ValueError(f"weights must not be negative, nor all be 0; got {self.weights}")
+
+    @staticmethod
+    def balanced(counts: Sequence[int]) -> tuple[float, ...]:
+        """Gives the weights with which every class counts the same.
+
+        Args:
+            counts: Training examples of each class.
+
+        Returns:
+            N / (K n_k): 1 for every class where all are as many.
+
+        Example:
+            >>> WeightedCrossentropy.balanced([30, 10])
+            (0.6666666666666666, 2.0)
+        """
+        total = sum(counts)
+        return tuple(total / (len(counts) * count) if count else 0.0 for count in counts)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Give the loss of each example: (B,) and (B, K) to (B,)."""
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        if y_pred.shape[-1] != len(self.weights):
+            raise ValueError(
+                f"y_pred has {y_pred.shape[-1]} scores and there are {len(self.weights)} weights"
+            )
+        y_true = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        loss = ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        return loss * ops.take(ops.convert_to_tensor(self.weights, dtype=loss.dtype), y_true)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what the constructor took."""
+        return {**super().get_config(), "weights": list(self.weights), "dtype": self.dtype}

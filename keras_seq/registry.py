@@ -65,6 +65,22 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._loaded: dict[str, Any] = {}
         self._plugins: dict[str, list[EntryPoint]] | None = None
+        self._prefixes: dict[str, str] = {}
+
+    def add_prefix(self, prefix: str, target: str) -> None:
+        """Registers a family of names ``prefix:rest``, made by a function when they are asked for.
+
+        Args:
+            prefix: What stands before the colon.
+            target: ``"module:attribute"`` of a function from the rest to the object.
+
+        Example:
+            >>> numbers = Registry("number", "example.numbers")
+            >>> numbers.add_prefix("hexadecimal", "builtins:ascii")
+            >>> numbers.get("hexadecimal:ff")
+            "'ff'"
+        """
+        self._prefixes[prefix] = target
 
     def add(self, name: str, target: Any, *, origin: str = "keras_seq") -> None:
         """Registers a name.
@@ -109,7 +125,9 @@ class Registry:
         if name in self._entries:
             return self._entries[name].origin
         points = self._entry_points().get(name)
-        return _distribution(points[0]) if points else "import path"
+        if points:
+            return _distribution(points[0])
+        return "keras_seq" if self._family(name) else "import path"
 
     def __contains__(self, name: object) -> bool:
         """Tells whether a name is registered."""
@@ -136,6 +154,8 @@ class Registry:
         elif points := self._entry_points().get(name):
             self._refuse_double(name, _distribution(points[0]), points[1:])
             value = self._load_plugin(points[0])
+        elif family := self._family(name):
+            value = _import(family, self.kind)(name.partition(":")[2])
         elif ":" in name:
             value = _import(name, self.kind)
         else:
@@ -155,6 +175,10 @@ class Registry:
             except PluginError as error:
                 warnings.warn(str(error), PluginWarning, stacklevel=2)
         return found
+
+    def _family(self, name: str) -> str | None:
+        prefix, colon, rest = name.partition(":")
+        return self._prefixes.get(prefix) if colon and rest else None
 
     def _fill(self) -> None:
         if self._module is not None:
@@ -239,9 +263,13 @@ def architecture(*tags: str) -> Callable[[Function], Function]:
 
 architectures = Registry("architecture", "keras_seq.architectures", "keras_seq.models")
 tasks = Registry("task", "keras_seq.tasks")
+architectures.add_prefix("hub", "keras_seq.models.hub:from_preset")
 exporters = Registry("exporter", "keras_seq.exporters")
 trackers = Registry("tracker", "keras_seq.trackers")
 tasks.add("forecasting", "keras_seq.tasks.forecasting:Forecasting")
+tasks.add("classification", "keras_seq.tasks.classification:Classification")
+tasks.add("tagging", "keras_seq.tasks.tagging:Tagging")
+tasks.add("language_model", "keras_seq.tasks.language_model:LanguageModel")
 trackers.add("tensorboard", "keras_seq.trackers:tensorboard")
 trackers.add("mlflow", "keras_seq.trackers:mlflow")
 for _name in ("saved_model", "litert", "litert_float16", "litert_dynamic", "litert_int8"):

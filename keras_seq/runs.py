@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,6 +81,9 @@ def evaluate_run(run: str | Path, *, data: str | None = None, backtest: int = 0)
         record = _metrics(folder)
         recipe = read_recipe(folder / "config.toml")
         options = {**_tuples(recipe.get("options", {})), "data": data}
+        for name in ("validation", "test"):
+            if isinstance(options.get(name), str):
+                options[name] = ""  # other parts of the old data
         problem = tasks.get(recipe["task"])(**options).prepare()
         model = saving.load(folder / "model.keras")
         problem.check_fits(model, folder)
@@ -87,7 +91,7 @@ def evaluate_run(run: str | Path, *, data: str | None = None, backtest: int = 0)
     columns: dict[str, dict[str, float]] = {"test part now": now}
     if data is None:
         columns["noted in metrics.json"] = record["test"]
-    columns["seasonal naive"] = next(
+    columns[problem.reference.replace("_", " ")] = next(
         problem.scores(prediction)
         for name, prediction, *_ in problem.baselines()
         if name == problem.reference
@@ -124,7 +128,7 @@ def predict_file(source: str | Path, *, data: str, out: str | Path) -> pandas.Da
     run, names, metadata = open_model(source)
     if "task" not in metadata:
         raise UserError(f"{source} was not written by a task of keras_seq: it has no metadata")
-    frame = tasks.get(metadata["task"]).forecast(run, names, metadata, data)
+    frame = tasks.get(metadata["task"]).predict_file(run, names, metadata, data)
     temporary = target.with_name(f".{target.name}.tmp")
     if target.suffix == ".csv":
         frame.to_csv(temporary, index=False)
@@ -165,13 +169,15 @@ def open_model(
     if numbers:
         import tensorflow as tf
 
+        _import_needed(path / "parity.json")
         loaded = tf.saved_model.load(str(max(numbers, key=lambda p: int(p.name))))
         serve = loaded.signatures["serving_default"]
-        names = list(serve.structured_input_signature[1])
+        specs = serve.structured_input_signature[1]
+        names = list(specs)
 
         def run(inputs: dict[str, Any]) -> dict[str, Any]:
-            found = serve(**{name: tf.constant(value) for name, value in inputs.items()})
-            return {name: value.numpy() for name, value in found.items()}
+            given = {k: tf.constant(v, dtype=specs[k].dtype) for k, v in inputs.items()}
+            return {name: value.numpy() for name, value in serve(**given).items()}
 
         # The loaded object owns the variables: it lives as long as the function.
         run.owner = loaded  # type: ignore[attr-defined]
@@ -180,17 +186,39 @@ def open_model(
     if light.is_file():
         from ai_edge_litert.interpreter import Interpreter
 
-        call = Interpreter(str(light)).get_signature_runner("serving_default")
+        interpreter = Interpreter(str(light))
+        call = interpreter.get_signature_runner("serving_default")
+        details = call.get_input_details()
 
         def run_light(inputs: dict[str, Any]) -> dict[str, Any]:
-            rows = range(len(next(iter(inputs.values()))))
-            each = [call(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in rows]
+            given = {k: np.asarray(v, dtype=details[k]["dtype"]) for k, v in inputs.items()}
+            each = []
+            for i in range(len(next(iter(given.values())))):
+                # A recurrent operator may keep its state from call to call.
+                interpreter.reset_all_variables()
+                each.append(call(**{name: value[i : i + 1] for name, value in given.items()}))
             return {name: np.concatenate([row[name] for row in each]) for name in each[0]}
 
-        return run_light, list(call.get_input_details()), metadata
+        return run_light, list(details), metadata
     raise UserError(
         f"{path} holds no model: give a run folder, an exported folder, or a .keras file"
     )
+
+
+def _import_needed(report: Path) -> None:
+    """Imports what brings the operators that an exported SavedModel needs."""
+    if not report.is_file():
+        return
+    formats = json.loads(report.read_text(encoding="utf-8")).get("formats", {})
+    for package in formats.get("saved_model", {}).get("needs", []):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            name = package.replace("_", "-")
+            raise UserError(
+                f"the SavedModel in {report.parent} needs {name}, which is not installed: pip "
+                f"install {name}, or predict with the run or the .keras file"
+            ) from error
 
 
 def export_run(
@@ -225,7 +253,8 @@ def export_run(
     scored = {name: p for name, p, *_ in problem.baselines()}
     made_with = tomlkit.parse((Path(run) / "config.toml").read_text(encoding="utf-8"))["made_with"]
     commands = f"{made_with['command']}\nkeras-seq export {run} --to {','.join(formats)}"
-    best = min(scored, key=lambda name: problem.scores(scored[name])[problem.primary])
+    sign = 1 if problem.lower_is_better else -1
+    best = min(scored, key=lambda name: sign * problem.scores(scored[name])[problem.primary])
     report = export(
         model,
         folder,
@@ -234,6 +263,8 @@ def export_run(
         score=problem.shipped_score(samples),
         card=problem.card(record, {best: problem.scores(scored[best])}, commands),
         metadata=problem.metadata(),
+        endpoints=problem.endpoints(model),
+        files=problem.side_files(),
         version=version,
         overwrite=overwrite,
     )

@@ -6,6 +6,7 @@ The file is an ordinary `.keras` archive with one more member, ``keras_seq.json`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import json
@@ -118,6 +119,7 @@ def load(path: str | Path, *, compile: bool = False) -> keras.Model:
         for name in registry.names():
             if registry.origin(name) != "keras_seq":
                 _load_plugin(registry, name)
+    _import_known(header)
     try:
         model: keras.Model = keras.saving.load_model(path, compile=compile)
     except Exception as error:
@@ -198,6 +200,13 @@ def _load_plugin(registry: Any, name: str) -> None:
         registry.get(name)
     except PluginError as error:
         warnings.warn(str(error), PluginWarning, stacklevel=3)
+
+
+def _import_known(header: dict[str, Any]) -> None:
+    """Imports KerasHub where a file has classes of it; what else a file needs, its user imports."""
+    if any(name.startswith("keras_hub>") for name in header.get("needs", {})):
+        with contextlib.suppress(ImportError):  # what is missing is said when loading fails
+            importlib.import_module("keras_hub")
 
 
 def _foreign_classes(model: keras.Model) -> dict[str, str]:

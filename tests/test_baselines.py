@@ -155,7 +155,7 @@ def test_ridge_blocks_and_gaps(monkeypatch):
     values = season(150)
     starts = np.arange(100)
     whole = Ridge().fit(values, starts, 12, 4).weights
-    monkeypatch.setattr(baselines, "_BLOCK", 16 * 2 * 7)
+    monkeypatch.setattr(baselines.forecasting, "_BLOCK", 16 * 2 * 7)
     twice = np.concatenate([starts, starts])
     np.testing.assert_allclose(Ridge().fit(values, twice, 12, 4).weights, whole, rtol=1e-9)
     # Every second window alone makes no run: window by window, and in several blocks.
@@ -182,7 +182,7 @@ def test_ridge_shortcut_over_runs_equals_window_by_window(lookback, horizon, lev
     windows = np.concatenate(part)
     windows = windows - windows[:, lookback - 1 : lookback]
     sums = sum(
-        baselines._run_products(values[a : b + span - 1], span, lookback - 1)
+        baselines.forecasting._run_products(values[a : b + span - 1], span, lookback - 1)
         for a, b in ((5, 60), (100, 150))
     )
     np.testing.assert_allclose(sums, windows.T @ windows, rtol=1e-7, atol=1e-6)
@@ -360,7 +360,7 @@ def test_smoothing_falls_back_and_says_so(make, monkeypatch):
 
 
 def test_many_series_share_the_median(monkeypatch):
-    monkeypatch.setattr(baselines, "_ESTIMATION_SERIES", 2)
+    monkeypatch.setattr(baselines.forecasting, "_ESTIMATION_SERIES", 2)
     values = np.concatenate([season(100, channels=1, seed=seed) for seed in range(5)])
     starts = np.concatenate([100 * i + np.arange(50) for i in range(5)])
     theta = Theta().fit(values, starts, 24, 6, 12, offsets=np.arange(0, 501, 100))

@@ -220,3 +220,22 @@ def test_help_is_instant_and_loads_no_tensorflow():
     assert "--lookback" in done.stdout
     # Under a second on an idle machine; the suite may share it with other tests.
     assert time.monotonic() - began < 10
+
+
+def test_help_shows_the_defaults_that_are_used(capsys):
+    """The command line writes the recipe's defaults out, so that help need not import training."""
+    from dataclasses import fields
+
+    from keras_seq.__main__ import _USUAL
+    from keras_seq.compare import Recipe
+    from keras_seq.registry import tasks
+
+    usual = {field.name: field.default for field in fields(Recipe)}
+    assert {name: usual[name] for name in _USUAL} == _USUAL
+    for name in tasks.names():
+        code, out, _ = run(capsys, "compare", name, "--help")
+        assert code == 0
+        for option, value in tasks.get(name).defaults.items():
+            assert option in usual
+            if option in _USUAL:
+                assert f"(default {value})" in " ".join(out.replace("│", " ").split())

@@ -14,7 +14,15 @@ import tomlkit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_seq
-from keras_seq.compare import Comparison, Recipe, expand, folder_name, read_recipe
+from keras_seq.compare import (
+    Comparison,
+    Recipe,
+    expand,
+    folder_name,
+    make_task,
+    read_recipe,
+    with_defaults,
+)
 from keras_seq.errors import UserError
 from keras_seq.runs import evaluate_run, export_run, predict_file
 
@@ -289,6 +297,24 @@ class UsersOwn(keras.layers.Layer):
 
     def call(self, x):
         return self.dense(x)
+
+
+def test_all_are_those_that_the_task_accepts():
+    reviews = make_task("classification", {"data": "builtin:reviews"})
+    waves = make_task("forecasting", {"data": "builtin:waves"})
+    for_text, for_series = expand("all", reviews), expand("all", waves)
+    assert {"lstm", "fasttext", "text_cnn"} <= set(for_text)
+    assert "nhits" not in for_text
+    assert "nhits" in for_series
+    assert "fasttext" not in for_series
+    with pytest.raises(UserError, match="nhits cannot be trained under classification"):
+        expand("lstm,nhits", reviews)
+
+
+def test_what_a_task_sets_and_what_a_user_sets():
+    assert with_defaults("classification", {})["epochs"] == 5
+    assert with_defaults("classification", {"epochs": 9})["epochs"] == 9
+    assert with_defaults("forecasting", {}) == {}
 
 
 def test_long_form_trains_one_global_model(tmp_path):

@@ -175,7 +175,7 @@ def test_blocks_make_no_difference(monkeypatch):
     whole = forecast_scores(truth, forecast, **options)
     curve = per_horizon(truth, forecast, scale)
     losses = window_losses(truth, forecast, scale)
-    monkeypatch.setattr(evaluation, "_BLOCK", 60)
+    monkeypatch.setattr(evaluation.forecasting, "_BLOCK", 60)
     assert forecast_scores(truth, forecast, **options) == pytest.approx(whole)
     np.testing.assert_allclose(per_horizon(truth, forecast, scale), curve)
     np.testing.assert_allclose(window_losses(truth, forecast, scale), losses)

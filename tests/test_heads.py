@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_seq
-from keras_seq.heads import Forecast, Label
-from keras_seq.layers import CovariateEffect, OrderedQuantiles
+from keras_seq.errors import UserError
+from keras_seq.heads import Forecast, Label, Tokens
+from keras_seq.layers import CovariateEffect, OrderedQuantiles, Pooling
 
 
 def wave(batch: int = 2, steps: int = 32, channels: int = 3) -> np.ndarray:
@@ -122,6 +123,118 @@ def test_label_head_by_hand():
     whole = np.asarray(model({"features": x, "mask": mask})["logits"])
     short = np.asarray(model({"features": x[:1, :20], "mask": mask[:1, :20]})["logits"])
     np.testing.assert_allclose(whole[:1], short, atol=1e-5)
+
+
+TOKENS = np.array([[5, 6, 7, 0, 0], [8, 9, 10, 11, 12]], "int32")
+
+
+def classifier(name, pooling=None, classes=3, **options):
+    head = Label(classes=classes, pooling=pooling, tokens=Tokens(20, width=6))
+    return keras_seq.build(name, inputs={"tokens": (None,)}, head=head, **options)
+
+
+def states(model, name):
+    """The states that come out of the last layer of that name, with the real steps."""
+    found = keras.Model(model.input, model.get_layer(name).output)
+    return np.asarray(found({"tokens": TOKENS})), TOKENS > 0
+
+
+def test_tokens_are_embedded_and_their_padding_masked():
+    model = classifier("gru", "mean", width=4)
+    table = np.asarray(model.get_layer("embedding").embeddings)
+    h, real = np.asarray(model.get_layer("gru_0")(table[TOKENS], mask=TOKENS > 0)), TOKENS > 0
+    mean = (h * real[..., None]).sum(1) / real.sum(1, keepdims=True)
+    kernel, bias = model.get_layer("logits").get_weights()
+    np.testing.assert_allclose(model({"tokens": TOKENS})["logits"], mean @ kernel + bias, atol=1e-5)
+
+
+def test_joined_poolings_by_hand():
+    model = classifier("gru", "max+last+first", width=4)
+    h, _ = states(model, "zero_padding")
+    parts = [
+        np.stack([h[0, :3].max(0), h[1].max(0)]),
+        np.stack([h[0, 2], h[1, 4]]),
+        h[:, 0],
+    ]
+    kernel, bias = model.get_layer("logits").get_weights()
+    wanted = np.concatenate(parts, 1) @ kernel + bias
+    np.testing.assert_allclose(model({"tokens": TOKENS})["logits"], wanted, atol=1e-5)
+
+
+def test_poolings_that_are_taken_where_none_is_asked_for():
+    def names(name, **options):
+        found = classifier(name, **options).layers
+        return [getattr(x, "method", "") for x in found if isinstance(x, Pooling)]
+
+    assert names("lstm") == names("gru", bidirectional=True) == ["mean", "max"]
+    assert names("tcn") == names("transformer", causal=True) == ["last"]
+    assert names("transformer") == ["mean"]
+    assert names("text_cnn") == names("fasttext", buckets=10) == []
+
+
+@pytest.mark.parametrize("name", ["transformer", "attention_rnn", "rcnn"])
+def test_class_token_reads_the_whole_sequence(name):
+    model = classifier(name, "class_token", width=8)
+    changed = TOKENS.copy()
+    changed[0, 2] = 13
+    before, after = (np.asarray(model({"tokens": t})["logits"]) for t in (TOKENS, changed))
+    assert np.abs(before - after)[0].max() > 1e-5
+    np.testing.assert_allclose(before[1], after[1], atol=1e-6)
+    longer = np.pad(TOKENS, [(0, 0), (0, 4)])
+    np.testing.assert_allclose(model({"tokens": longer})["logits"], before, atol=1e-5)
+
+
+def test_class_token_without_a_mask():
+    head = Label(classes=2, pooling="class_token")
+    model = keras_seq.build("transformer", inputs={"features": (None, 3)}, head=head, width=8)
+    assert model({"features": wave()}, training=False)["logits"].shape == (2, 2)
+
+
+def test_class_token_of_an_architecture_that_reads_ids_is_the_start_token():
+    def reader(x, *, mask=None, vocabulary):
+        return keras.layers.Embedding(vocabulary, 3, name="own")(x)
+
+    model = classifier(reader, "class_token")
+    start = np.asarray(model.get_layer("own").embeddings)[2]
+    kernel, bias = model.get_layer("logits").get_weights()
+    wanted = np.tile(start @ kernel + bias, (2, 1))
+    np.testing.assert_allclose(model({"tokens": TOKENS})["logits"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "tcn"])
+def test_class_token_is_refused_where_the_first_step_sees_nothing(name):
+    with pytest.raises(UserError, match=f"{name} is causal: a class token"):
+        classifier(name, "class_token")
+
+
+def test_class_token_of_a_vector_changes_nothing():
+    assert "class_token" not in [
+        layer.name for layer in classifier("text_cnn", "class_token").layers
+    ]
+
+
+@pytest.mark.parametrize("pooling", ["median", "mean+", "mean+mean", "mean+class_token", ""])
+def test_unknown_poolings(pooling):
+    with pytest.raises(UserError, match="give one of last, first, mean, max, attention"):
+        Label(classes=2, pooling=pooling)
+
+
+def test_token_dropout_in_training_only():
+    head = Label(classes=2, tokens=Tokens(20, width=6, token_dropout=0.9, dropout=0.5))
+    model = keras_seq.build("gru", inputs={"tokens": (None,)}, head=head, width=4)
+    first, second = (np.asarray(model({"tokens": TOKENS})["logits"]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    trained = np.asarray(model({"tokens": TOKENS}, training=True)["logits"])
+    assert not np.allclose(trained, first)
+
+
+def test_ids_need_a_vocabulary():
+    with pytest.raises(ValueError, match="give Label\\(tokens=Tokens"):
+        keras_seq.build("gru", inputs={"tokens": (None,)}, head=Label(classes=2))
+    with pytest.raises(ValueError, match="vocabulary is 1"):
+        Tokens(1)
+    with pytest.raises(ValueError, match="classes is 0"):
+        Label(classes=0)
 
 
 def test_refusals():

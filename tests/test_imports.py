@@ -20,10 +20,12 @@ PACKAGE = ROOT / "keras_seq"
 RANKS = {
     "callable_module": 0,
     "errors": 0,
+    "lazy": 0,
     "registry": 0,
     "baselines": 1,
     "data": 1,
     "layers": 1,
+    "losses": 1,
     "metrics": 1,
     "callbacks": 2,
     "decoding": 2,
@@ -40,6 +42,8 @@ RANKS = {
     "training": 3,
     "compare": 4,
     "runs": 4,
+    "explain": 4,
+    "generation": 4,
     "tasks": 4,
     "testing": 4,
     "__init__": 4,  # loads lazily whatever is asked for

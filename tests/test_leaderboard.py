@@ -89,8 +89,20 @@ def test_skill_is_the_share_of_the_reference_error_taken_away():
     row = scored("gru", 0.2)
     assert make(row, NAIVE).skill(row) == pytest.approx(1 - 0.2 / 0.5)
     assert math.isnan(make(row).skill(row))
-    up = make(row, NAIVE, lower_is_better=False)
-    assert up.skill(row) == pytest.approx(0.2 / 0.5 - 1)
+    # Accuracy: of the half that the reference has wrong, 0.9 has four fifths right.
+    good = scored("gru", 0.9)
+    assert make(good, NAIVE, lower_is_better=False).skill(good) == pytest.approx(0.8)
+    # A score without an upper end.
+    high = scored("gru", 1.5)
+    assert make(high, NAIVE, lower_is_better=False).skill(high) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("macro_f1", "higher"), ("auc", "higher"), ("known_accuracy", "higher"), ("mae", "lower")],
+)
+def test_which_way_a_score_is_better(name: str, way: str):
+    assert make().direction(name) == way
 
 
 def test_a_wrong_status_is_refused():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_seq.metrics import PinballLoss
+from keras_seq.metrics import PinballLoss, WeightedCrossentropy
 
 
 def test_by_hand():
@@ -110,3 +110,25 @@ def test_refuses_weights(weights):
 def test_refuses_shapes_that_would_broadcast(shape):
     with pytest.raises(ValueError, match="y_pred has shape"):
         PinballLoss([0.1, 0.9])(np.zeros((4, 3, 2)), np.zeros(shape))
+
+
+def test_weighted_crossentropy_is_that_of_keras_with_sample_weights():
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(9, 3)).astype("float32")
+    truth = np.array([0, 1, 1, 2, 2, 2, 1, 2, 2])
+    weights = WeightedCrossentropy.balanced(np.bincount(truth, minlength=3).tolist())
+    theirs = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    expected = float(theirs(truth, scores, sample_weight=np.array(weights)[truth]))
+    loss = WeightedCrossentropy(weights)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    for each in (loss, again):
+        assert float(each(truth, scores)) == pytest.approx(expected, rel=1e-5)
+    # Every class has the same share of the sum of weights.
+    assert np.bincount(truth, np.array(weights)[truth]) == pytest.approx([3.0, 3.0, 3.0])
+
+
+def test_weighted_crossentropy_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="must not be negative"):
+        WeightedCrossentropy([1.0, -1.0])
+    with pytest.raises(ValueError, match="3 scores and there are 2 weights"):
+        WeightedCrossentropy([1.0, 2.0])(np.array([0]), np.zeros((1, 3), "float32"))

@@ -243,6 +243,92 @@ def test_what_cannot_learn_is_found():
         )
 
 
+@architecture("vector")
+def bag(x, *, mask=None, vocabulary, width=16):
+    return WeighedBag(vocabulary, width, name="bag")(x)
+
+
+@architecture("vector")
+def bag_with_padding(x, *, mask=None, vocabulary, width=16):
+    return ops.mean(keras.layers.Embedding(vocabulary, width, name="embedding")(x), axis=1)
+
+
+@architecture("vector")
+def forgetful_bag(x, *, mask=None, vocabulary, width=16):
+    return ForgetfulBag(vocabulary, width, name="bag")(x)
+
+
+@keras.saving.register_keras_serializable(package="test_testing")
+class WeighedBag(keras.layers.Layer):
+    """A sum of rows, each weighed by what `adapt` counts."""
+
+    def __init__(self, vocabulary, width, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.vocabulary, self.width = vocabulary, width
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(self.vocabulary, self.width), name="table")
+        self.count = self.add_weight(
+            shape=(self.vocabulary,), initializer="ones", trainable=False, name="count"
+        )
+
+    def adapt(self, examples):
+        found = np.ones(self.vocabulary)
+        for ids, _ in examples:
+            np.add.at(found, ids, 1)
+        self.count.assign(1 / np.sqrt(found))
+
+    def call(self, tokens):
+        weight = ops.take(self.count, tokens, axis=0) * ops.cast(tokens > 0, self.count.dtype)
+        rows = ops.take(self.table, tokens, axis=0)
+        return ops.cast(ops.sum(rows * weight[..., None], axis=1), self.compute_dtype)
+
+    def compute_output_shape(self, shape):
+        return (shape[0], self.width)
+
+    def get_config(self):
+        return {**super().get_config(), "vocabulary": self.vocabulary, "width": self.width}
+
+
+@keras.saving.register_keras_serializable(package="test_testing")
+class ForgetfulBag(WeighedBag):
+    """Keeps what it counts where no file will hold it."""
+
+    factor = 1.0
+
+    def adapt(self, examples):
+        self.factor = float(sum(len(ids) for ids, _ in examples))
+
+    def call(self, tokens):
+        return super().call(tokens) * self.factor
+
+
+def test_an_architecture_that_reads_ids_is_tried_on_them():
+    report = testing.check_architecture(bag, export=False, fresh_process=False)
+    assert {"signature", "width", "logits", "padding", "adapt", "learns", "mixed_float16"} <= {
+        result.check for result in report.results
+    }
+
+
+def test_one_on_features_is_tried_on_embedded_tokens_where_asked():
+    report = testing.check_architecture(
+        sound, tokens=True, export=False, checks=["logits", "padding", "width"]
+    )
+    assert len(report.results) == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "check", "words"),
+    [
+        (bag_with_padding, "padding", "nine steps of padding more"),
+        (forgetful_bag, "adapt", "adapted, saved and loaded"),
+    ],
+)
+def test_a_broken_reader_of_ids_fails_its_check(function, check, words):
+    with pytest.raises(AssertionError, match=words):
+        testing.check_architecture(function, checks=[check], export=False, fresh_process=False)
+
+
 def test_check_model_finds_a_wrong_mask():
     x = keras.Input((T, 4), name="x")
     mask = keras.Input((T,), dtype="bool", name="mask")

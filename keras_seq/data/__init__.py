@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from keras_seq.lazy import lazy_names
 
 _HOMES = {
     "Builtin": "builtin",
@@ -12,6 +11,13 @@ _HOMES = {
     "make_waves": "builtin",
     "calendar_features": "calendar",
     "calendar_names": "calendar",
+    "TaggedTable": "conllu",
+    "read_conllu": "conllu",
+    "near_duplicates": "duplicates",
+    "make_reviews": "grammar",
+    "SequenceBatches": "sequences",
+    "SequenceTable": "sequences",
+    "read_sequences": "sequences",
     "SeriesTable": "series",
     "future_times": "series",
     "read_series": "series",
@@ -19,16 +25,18 @@ _HOMES = {
     "Split": "splits",
     "default_split": "splits",
     "parse_split": "splits",
+    "MOST_ROWS": "stream_rows",
+    "StreamRows": "stream_rows",
+    "MaskedBatches": "streams",
+    "StreamBatches": "streams",
+    "TextTable": "text",
+    "file_checksum": "text",
+    "iter_lines": "text",
+    "iter_texts": "text",
+    "read_texts": "text",
+    "LengthBatches": "tokens",
+    "TokenBatches": "tokens",
+    "TokenStore": "tokens",
     "Windows": "windows",
 }
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -24,8 +24,9 @@ import numpy as np
 from keras_seq.callable_module import make_callable
 from keras_seq.errors import UserError
 from keras_seq.export import card as _card
+from keras_seq.export import endpoints as _endpoints
 from keras_seq.export import parity as _parity
-from keras_seq.export.exporter import Exporter, ExportError, Run, workspace
+from keras_seq.export.exporter import Endpoint, Exporter, ExportError, Run, workspace
 
 # The names of the registry's built-in exporters. They stand in for the submodules of the same
 # name on purpose: `keras_seq.export:litert` is an exporter, `keras_seq.export.litert` its module.
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
+    "Endpoint",
     "ExportError",
     "Exporter",
     "Run",
@@ -63,6 +65,7 @@ make_callable(__name__)  # keras_seq.export(...) is keras_seq.export.export(...)
 
 _FORMAT = "keras_seq.export/1"
 _FULL = "the disk is full"
+_OWN = ("parity.json", "README.md", "metadata.json", "manifest.sha256")
 _ALIASES = {
     "litert:all": ("litert", "litert_float16", "litert_dynamic", "litert_int8"),
     "litert_float32": ("litert",),
@@ -81,6 +84,9 @@ def export(
     metadata: dict[str, Any] | None = None,
     version: int = 1,
     overwrite: bool = False,
+    endpoints: Sequence[Endpoint] = (),
+    files: Mapping[str, bytes] | None = None,
+    padded: Sequence[str] = ("tokens",),
 ) -> dict[str, Any]:
     """Exports a model, runs every artifact in its real runtime, and compares.
 
@@ -97,12 +103,20 @@ def export(
             of them) to show int8 the ranges of the values.
         tolerance: Largest difference relative to each output's scale, for all formats or by
             name; default 1e-5 for float32, 5e-3 for float16, 5e-2 for dynamic range and int8.
-        score: Test score of named outputs for all samples. With it int8 is judged by how much
-            the score changes (target: 3 %); a miss is reported, not an error.
+        score: Test score of named outputs for all samples, lower is better. With it int8 is
+            judged by how much the score changes (target: 3 %); where there is an output
+            ``probabilities``, by how many labels differ (target: 1 %). A miss is reported, not an
+            error.
         card: For the model card: ``data``, ``scores``, ``baseline``, ``command`` and others.
         metadata: What a task needs to use the artifact (JSON values), for ``metadata.json``.
         version: Number of the SavedModel's folder, at least 1.
         overwrite: Replace a version that is already there.
+        endpoints: Further signatures, each proved like ``serving_default``; a format that is not
+            named in ``Endpoint.formats`` goes without.
+        files: What else belongs to the artifacts: path inside the folder to content. What lies in
+            the folder of a format (``litert/tokenizer.json``) is written with that format only.
+        padded: Inputs of token ids, (N, T) with 0 on the right. Where their length is open, files
+            are also proved on rows without the padding.
 
     Returns:
         The report, as written to ``parity.json``.
@@ -133,6 +147,8 @@ def export(
     rows = signature.check(samples)
     targets = {item.name: item.path.format(version=version) for item in chosen}
     previous = _previous(folder, targets, version, overwrite)
+    wanted = _endpoints.check_endpoints(endpoints, chosen)
+    beside = _beside(files or {}, targets, previous, folder)
     report: dict[str, Any] = {
         "format": _FORMAT,
         "model": model.name,
@@ -152,22 +168,45 @@ def export(
                     f"the model's own output {name!r} is not finite on the samples: "
                     "train again, or give samples without missing values"
                 )
+        unpadded = _endpoints.unpadded_rows(signature, rows, padded)
+        answers = signature.answers(unpadded.rows) if unpadded.rows else []
+        if unpadded.rows:
+            moved = _endpoints.padding_difference(reference, unpadded, answers)
+            report["padding"] = {"lengths": unpadded.lengths, "relative_difference": moved}
+        real = next((rows[name] != 0 for name in padded if name in rows), None)
         for item in chosen:
             destination = stage / targets[item.name]
             destination.parent.mkdir(parents=True, exist_ok=True)
             started = time.perf_counter()
-            files = item.write(model, destination, rows)
+            mine = [endpoint for endpoint in wanted if item.name in endpoint.formats]
+            imports = _endpoints.imports_of(mine)
+            made = item.write(model, destination, rows, **({"endpoints": mine} if mine else {}))
             written = time.perf_counter()
-            run = item.run(destination, rows)
-            entry = _parity.judge(
-                item, reference, run, tolerance=allowed.get(item.name), score=score
-            )
+            run = item.run(destination, rows, **({"imports": imports} if imports else {}))
+            limit = allowed.get(item.name)
+            entry = _parity.judge(item, reference, run, tolerance=limit, score=score, real=real)
+            if unpadded.rows and item.call_signature is not None:
+                entry["unpadded"] = _endpoints.prove_unpadded(
+                    item,
+                    destination,
+                    unpadded,
+                    answers,
+                    reference,
+                    tolerance=limit,
+                    imports=imports,
+                )
+            if mine:
+                entry["endpoints"] = {
+                    each.name: _endpoints.prove(item, destination, each) for each in mine
+                }
+            if imports:
+                entry["needs"] = list(imports)
             report["versions"].update(run.details.pop("versions", {}))
             report["formats"][item.name] = {
                 "file": targets[item.name],
                 "version": version,
                 **entry,
-                "size_bytes": sum(Path(file).stat().st_size for file in files),
+                "size_bytes": sum(Path(file).stat().st_size for file in made),
                 "latency_ms": run.latency_ms,
                 "latency_p95_ms": run.latency_p95_ms,
                 "seconds_to_write": written - started,
@@ -178,6 +217,10 @@ def export(
         for name, entry in previous.get("formats", {}).items():
             if name not in report["formats"] and (folder / entry["file"]).exists():
                 report["formats"][name] = entry
+        for path, content in beside.items():
+            target = stage / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
         name = folder.resolve().name
         _write_text(stage / "parity.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
         _write_text(stage / "README.md", _card.model_card(name, report, card or {}))
@@ -247,6 +290,35 @@ def _previous(
                 "overwrite it (overwrite=True)"
             )
     return previous
+
+
+def _beside(
+    files: Mapping[str, bytes], targets: dict[str, str], previous: dict[str, Any], folder: Path
+) -> dict[str, bytes]:
+    """Chooses the files that go with the formats exported now; refuses paths that are taken."""
+    others = {Path(exporters.get(name).path).parts[0] for name in exporters.names()}
+    mine = {Path(path).parts[0] for path in targets.values()}
+    chosen = {}
+    for path, content in files.items():
+        parts = Path(path).parts
+        wrong = not parts or Path(path).is_absolute() or ".." in parts or parts[0].startswith(".")
+        if wrong or path in _OWN or path in targets.values() or parts[0].isdigit():
+            raise UserError(f"files has the path {path!r}: give another path inside the folder")
+        if len(parts) > 1 and parts[0] in others - mine:
+            continue
+        chosen[path] = content
+        old = folder / path
+        stays = [
+            name
+            for name, entry in previous.get("formats", {}).items()
+            if name not in targets and len(parts) > 1 and Path(entry["file"]).parts[0] == parts[0]
+        ]
+        if stays and old.is_file() and old.read_bytes() != content:
+            raise UserError(
+                f"{old} changes, and {', '.join(stays)} of the last export needs the old one: "
+                "export these formats too, or choose a new folder"
+            )
+    return chosen
 
 
 @contextlib.contextmanager

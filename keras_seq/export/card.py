@@ -53,6 +53,8 @@ def model_card(name: str, report: dict[str, Any], card: dict[str, Any]) -> str:
         "",
         "Latency: median of one call with one sample on the machine that exported.",
         "",
+        *_lengths(report),
+        *_endpoints(report),
         *_use(name, report),
     ]
     if card.get("command"):
@@ -89,7 +91,10 @@ def _use(name: str, report: dict[str, Any]) -> list[str]:
             "",
         ]
     if "saved_model" in report["formats"]:
-        example = {key: _zeros([1, *entry["shape"][1:]]) for key, entry in inputs.items()}
+        example = {
+            key: _zeros([1, *entry["shape"][1:]], "" if entry["dtype"] == "string" else 0)
+            for key, entry in inputs.items()
+        }
         body = json.dumps({"inputs": example})
         # Thousands of zeros help nobody: say what goes there instead.
         if len(body) > 400:
@@ -98,6 +103,7 @@ def _use(name: str, report: dict[str, Any]) -> list[str]:
                 for key, entry in inputs.items()
             }
             body = json.dumps({"inputs": example})
+        needs = report["formats"]["saved_model"].get("needs", [])
         lines += [
             "## Serve",
             "",
@@ -110,12 +116,82 @@ def _use(name: str, report: dict[str, Any]) -> list[str]:
             "```",
             "",
         ]
+        if needs:
+            lines += [
+                f"It needs the operators of {', '.join(needs).replace('_', '-')}: in Python, "
+                + "; ".join(f"`import {package}`" for package in needs)
+                + " before `tf.saved_model.load`; a server must have them built in.",
+                "",
+            ]
     return lines
+
+
+def _lengths(report: dict[str, Any]) -> list[str]:
+    """Says which files want a length of their own, and what padding does."""
+    lines = []
+    for entry in report["formats"].values():
+        for key, own in entry.get("inputs", {}).items():
+            wanted = report["inputs"].get(key, {}).get("shape", own["shape"])
+            # -1 is how LiteRT writes an open size.
+            fixed = [
+                a is None and b not in (None, -1)
+                for a, b in zip(wanted, own["shape"], strict=False)
+            ]
+            if any(fixed[1:]):
+                lines.append(
+                    f"`{entry['file']}` takes `{key}` of exactly {_shape(own['shape'])}: pad with "
+                    "0 on the right, cut what is longer."
+                )
+    padding = report.get("padding")
+    if padding and padding["relative_difference"] > 1e-4:
+        lines.append(
+            f"The model does not ignore padding: it moves the outputs by up to "
+            f"{padding['relative_difference']:.1e} of their scale. Give rows without padding."
+        )
+    return [*lines, ""] if lines else []
+
+
+def _endpoints(report: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            key,
+            name,
+            ", ".join(
+                f"{k} {_shape(v['shape'])} {v['dtype']}" for k, v in endpoint["inputs"].items()
+            ),
+            ", ".join(endpoint["outputs"]),
+            "infinite"
+            if endpoint["relative_difference"] is None
+            else f"{endpoint['relative_difference']:.1e}",
+            endpoint["status"],
+        )
+        for key, entry in report["formats"].items()
+        for name, endpoint in entry.get("endpoints", {}).items()
+    ]
+    if not rows:
+        return []
+    text = {
+        name
+        for entry in report["formats"].values()
+        for name, endpoint in entry.get("endpoints", {}).items()
+        if endpoint["needs_tensorflow_text"]
+    }
+    return [
+        "## Further signatures",
+        "",
+        "Each was run on real inputs and compared with the Keras model too.",
+        "",
+        *_table(("format", "signature", "inputs", "outputs", "difference", "verdict"), rows),
+        "",
+        *(f"`{name}` needs tensorflow-text operators.\n" for name in sorted(text)),
+    ]
 
 
 def _row(key: str, entry: dict[str, Any]) -> tuple[str, ...]:
     latency = entry.get("latency_ms")
     verdict = entry["status"]
+    if "labels" in entry:
+        verdict += f" (labels that differ {entry['labels']['differ']:.2%})"
     if entry["judged_by"] == "score":
         verdict += f" (score {entry['score']['relative_change']:+.2%})"
     return (
@@ -152,7 +228,7 @@ def _shape(shape: list[int | None]) -> str:
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
 
 
-def _zeros(shape: list[int | None]) -> Any:
+def _zeros(shape: list[int | None], value: Any = 0) -> Any:
     if not shape:
-        return 0
-    return [_zeros(shape[1:]) for _ in range(shape[0] or 1)]
+        return value
+    return [_zeros(shape[1:], value) for _ in range(shape[0] or 1)]

@@ -6,6 +6,7 @@ disk, in a process that has never seen the Python code that made it.
 
 from __future__ import annotations
 
+import importlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_seq.export.workers import read_arrays, serve, write_arrays
+from keras_seq.export.workers import read_arrays, read_calls, serve, write_arrays, write_calls
 
 
-def convert(*, saved_model: str, form: str, samples: str, destination: str) -> dict[str, Any]:
+def convert(
+    *, saved_model: str, form: str, samples: str, destination: str, signatures: list[str]
+) -> dict[str, Any]:
     """Turns a SavedModel with a static signature into one LiteRT file.
 
     Args:
@@ -25,6 +28,7 @@ def convert(*, saved_model: str, form: str, samples: str, destination: str) -> d
         form: ``float32``, ``float16``, ``dynamic`` or ``int8``.
         samples: Arrays file with the rows that show int8 the ranges of the values.
         destination: Where the file goes.
+        signatures: Which of the SavedModel's signatures the file is to have.
 
     Returns:
         ``seconds``.
@@ -34,9 +38,7 @@ def convert(*, saved_model: str, form: str, samples: str, destination: str) -> d
     started = time.perf_counter()
 
     def run(operators: list[Any]) -> bytes:
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            saved_model, signature_keys=["serving_default"]
-        )
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=signatures)
         # Builtin operators only, never SELECT_TF_OPS: no runtime of ours has the Flex delegate.
         converter.target_spec.supported_ops = operators
         if form != "float32":
@@ -117,7 +119,9 @@ def convert_onnx(*, saved_model: str, destination: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - started}
 
 
-def run_saved_model(*, folder: str, samples: str, outputs: str, repeats: int) -> dict[str, Any]:
+def run_saved_model(
+    *, folder: str, samples: str, outputs: str, repeats: int, imports: list[str]
+) -> dict[str, Any]:
     """Runs the signature ``serving_default`` from disk, at batch sizes 7 and 1.
 
     Args:
@@ -126,13 +130,14 @@ def run_saved_model(*, folder: str, samples: str, outputs: str, repeats: int) ->
         outputs: Prefix of the arrays files to write: ``PREFIX_7.npz`` (all rows) and
             ``PREFIX_1.npz`` (the first rows one by one).
         repeats: Most calls to time at batch 1.
+        imports: Packages whose operators the SavedModel needs.
 
     Returns:
         Signature, latency, size of the process and versions.
     """
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(folder)
+    loaded = _load(folder, imports)
     function = loaded.signatures["serving_default"]
     rows = read_arrays(samples)
     count = len(next(iter(rows.values())))
@@ -169,6 +174,33 @@ def run_saved_model(*, folder: str, samples: str, outputs: str, repeats: int) ->
     }
 
 
+def call_saved_model(
+    *, folder: str, signature: str, calls: str, outputs: str, imports: list[str]
+) -> dict[str, Any]:
+    """Calls a signature of a SavedModel on several inputs, of any sizes.
+
+    Args:
+        folder: The SavedModel.
+        signature: Its signature.
+        calls: File with the inputs of each call.
+        outputs: File to write with the outputs of each call.
+        imports: Packages whose operators the SavedModel needs.
+
+    Returns:
+        Nothing more.
+    """
+    import tensorflow as tf
+
+    loaded = _load(folder, imports)
+    function = loaded.signatures[signature]
+    answers = []
+    for call in read_calls(calls):
+        results = function(**{name: tf.constant(value) for name, value in call.items()})
+        answers.append({name: value.numpy() for name, value in results.items()})
+    write_calls(Path(outputs), answers)
+    return {}
+
+
 def latencies(
     call: Callable[[], Any], repeats: int = 200, seconds: float = 0.5
 ) -> tuple[float, float]:
@@ -190,6 +222,14 @@ def latencies(
         call()
         times.append(time.perf_counter() - started)
     return float(np.median(times)) * 1e3, float(np.percentile(times, 95)) * 1e3
+
+
+def _load(folder: str, imports: list[str]) -> Any:
+    import tensorflow as tf
+
+    for package in imports:
+        importlib.import_module(package)
+    return tf.saved_model.load(folder)
 
 
 def _rows(arrays: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -226,4 +266,11 @@ class _Cast(dict):
 
 
 if __name__ == "__main__":
-    serve({"convert": convert, "convert_onnx": convert_onnx, "run_saved_model": run_saved_model})
+    serve(
+        {
+            "convert": convert,
+            "convert_onnx": convert_onnx,
+            "run_saved_model": run_saved_model,
+            "call_saved_model": call_saved_model,
+        }
+    )

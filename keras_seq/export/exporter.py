@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,11 @@ import numpy as np
 from keras_seq.errors import UserError
 
 if TYPE_CHECKING:
-    import keras
+    import tensorflow as tf
 
 Samples = dict[str, np.ndarray]
+#: Runs a named signature of a file on each of several inputs: (file, signature, inputs, imports).
+CallSignature = Callable[[Path, str, Sequence[Samples], Sequence[str]], list[Samples]]
 
 
 class ExportError(UserError):
@@ -54,6 +56,40 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """One more signature of an exported file, beside ``serving_default``.
+
+    Args:
+        name: What callers ask for: ``"serving_text"``, ``"step"``.
+        call: Named tensors in, named tensors out, in TensorFlow operators.
+        inputs: Name to (shape with the batch axis, dtype). A size of None is open; a batch of
+            None becomes 1 in LiteRT. An input of shape ``()`` is the same for all samples.
+        samples: Real inputs, (N, ...); text as arrays of str or bytes.
+        expected: What the Keras model says to the samples, (N, ...). Whole numbers, truth values
+            and text must come out exactly.
+        tracked: Layers, modules and lookup tables that `call` uses.
+        formats: Names of the exporters that carry it.
+        tolerance: Largest difference, relative to the scale of the output.
+        needs_tensorflow_text: Whether `call` uses operators of tensorflow-text.
+
+    Example:
+        >>> Endpoint(name="step", call=dict, inputs={"x": ((None, 2), "float32")},
+        ...          samples={"x": np.ones((1, 2))}, expected={"x": np.ones((1, 2))}).formats
+        ('saved_model',)
+    """
+
+    name: str
+    call: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
+    inputs: dict[str, tuple[tuple[int | None, ...], str]]
+    samples: Samples
+    expected: Samples
+    tracked: tuple[Any, ...] = ()
+    formats: tuple[str, ...] = ("saved_model",)
+    tolerance: float = 1e-5
+    needs_tensorflow_text: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exporter:
     """One format.
 
@@ -65,7 +101,11 @@ class Exporter:
         tolerance: Largest difference allowed, relative to the output's scale.
         strict: True: more than the tolerance is an error. False (quantised formats): it is
             reported, and an error only when the outputs are useless (over 50 % off, or NaN).
-        by_score: Judge by the change of the test score, where there is one, and not by outputs.
+        by_score: Judge by the labels or the test score, where there are any, and not by outputs.
+        call_signature: If given, the format can hold several signatures and inputs of any length.
+            `write` then also takes ``endpoints=`` and `run` takes ``imports=`` (packages whose
+            operators the file needs), both only where there are any.
+        one_by_one: Whether the file takes one sample a call.
 
     Example:
         >>> Exporter(name="mine", path="mine/model.bin", write=print, run=print).tolerance
@@ -74,11 +114,13 @@ class Exporter:
 
     name: str
     path: str
-    write: Callable[[keras.Model, Path, Samples], list[Path]]
-    run: Callable[[Path, Samples], Run]
+    write: Callable[..., list[Path]]
+    run: Callable[..., Run]
     tolerance: float = 1e-5
     strict: bool = True
     by_score: bool = False
+    call_signature: CallSignature | None = None
+    one_by_one: bool = False
 
 
 _workspace: ContextVar[Path | None] = ContextVar("keras_seq_export_workspace", default=None)

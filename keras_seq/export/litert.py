@@ -8,19 +8,22 @@ int8 converter crashes on loops, so for int8 the steps of time are written out o
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_seq.export.exporter import Exporter, ExportError, Run, Samples, workspace
+from keras_seq.export.exporter import Endpoint, Exporter, ExportError, Run, Samples, workspace
 from keras_seq.export.saved_model import write_saved_model
 from keras_seq.export.workers import (
     WorkerCrash,
     WorkerError,
     read_arrays,
+    read_calls,
     shared_worker,
     write_arrays,
+    write_calls,
 )
 
 if TYPE_CHECKING:
@@ -29,18 +32,31 @@ if TYPE_CHECKING:
 # This module is read by processes that must not import TensorFlow: Keras is imported where used.
 
 #: How many samples show the int8 converter the ranges of the values.
-REPRESENTATIVE = 128
+REPRESENTATIVE = 256
 
 
-def _write(model: keras.Model, destination: Path, samples: Samples, *, form: str) -> list[Path]:
+def _write(
+    model: keras.Model,
+    destination: Path,
+    samples: Samples,
+    endpoints: Sequence[Endpoint] = (),
+    *,
+    form: str,
+) -> list[Path]:
     int8 = form == "int8"
+    signatures = ["serving_default", *(endpoint.name for endpoint in endpoints)]
     with workspace() as scratch:
         # float32, float16 and dynamic start from the same SavedModel.
-        source = scratch / f"static_{'unrolled' if int8 else 'loop'}_{id(model)}"
+        source = scratch / "_".join(["unrolled" if int8 else "loop", str(id(model)), *signatures])
         if not source.exists():
             # An open length stays open in the loop form; unrolled needs a number.
             write_saved_model(
-                model, source, batch=1, samples=samples if int8 else None, unroll=int8
+                model,
+                source,
+                batch=1,
+                samples=samples if int8 else None,
+                unroll=int8,
+                endpoints=endpoints,
             )
         count = len(next(iter(samples.values())))
         chosen = np.linspace(0, count - 1, min(count, REPRESENTATIVE)).astype(int)
@@ -53,6 +69,7 @@ def _write(model: keras.Model, destination: Path, samples: Samples, *, form: str
                     "form": form,
                     "samples": write_arrays(scratch / "representative.npz", rows),
                     "destination": str(destination),
+                    "signatures": signatures,
                 }
             )
         except WorkerCrash as error:
@@ -67,12 +84,15 @@ def _write(model: keras.Model, destination: Path, samples: Samples, *, form: str
     return [destination]
 
 
-def run_litert(destination: Path, samples: Samples, *, repeats: int = 200) -> Run:
+def run_litert(
+    destination: Path, samples: Samples, imports: Sequence[str] = (), *, repeats: int = 200
+) -> Run:
     """Runs a LiteRT file in the process without TensorFlow.
 
     Args:
         destination: The ``.tflite`` file.
         samples: Inputs, (N, ...); each row is one call.
+        imports: Nothing can be imported there; only for the seam that all formats share.
         repeats: Most calls to time.
 
     Returns:
@@ -106,6 +126,29 @@ def run_litert(destination: Path, samples: Samples, *, repeats: int = 200) -> Ru
     )
 
 
+def _call(
+    destination: Path, signature: str, calls: Sequence[Samples], imports: Sequence[str]
+) -> list[Samples]:
+    with workspace() as scratch:
+        outputs = scratch / "litert_answers.npz"
+        try:
+            shared_worker("runner").request(
+                {
+                    "operation": "call",
+                    "model": str(destination),
+                    "signature": signature,
+                    "calls": write_calls(scratch / "calls.npz", calls),
+                    "outputs": str(outputs),
+                }
+            )
+        except (WorkerCrash, WorkerError) as error:
+            raise ExportError(
+                f"the signature {signature!r} of {destination.name} does not run in LiteRT "
+                f"without TensorFlow: {error}"
+            ) from error
+        return read_calls(outputs)
+
+
 def _exporter(name: str, form: str, tolerance: float, **judged: bool) -> Exporter:
     return Exporter(
         name=name,
@@ -113,6 +156,9 @@ def _exporter(name: str, form: str, tolerance: float, **judged: bool) -> Exporte
         write=functools.partial(_write, form=form),
         run=run_litert,
         tolerance=tolerance,
+        # Every size is fixed in int8, and its converter wants samples for each signature.
+        call_signature=None if form == "int8" else _call,
+        one_by_one=True,
         **judged,
     )
 

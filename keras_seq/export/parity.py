@@ -17,6 +17,8 @@ from keras_seq.export.exporter import Exporter, ExportError, Run
 SCALE_FLOOR = 1e-6
 #: int8 is to keep the test score within this share of the float model's.
 SCORE_TARGET = 0.03
+#: int8 may give another label to this share of the samples.
+LABEL_TARGET = 0.01
 #: A quantised model further off than this (root mean square) is of no use to anybody.
 USELESS = 0.5
 
@@ -60,16 +62,12 @@ def compare(
                 f"{expected.shape}"
             )
         if expected.dtype.kind not in "fiu":
-            wrong = float(np.any(value.astype(expected.dtype) != expected))
+            wrong = float(distances(value, expected).max(initial=0.0))
             found[name] = {"largest_difference": wrong, "scale": 1.0, "relative": wrong}
             found[name]["rms_relative"] = wrong
             continue
-        wide, exact = value.astype(np.float64), expected.astype(np.float64)
-        # Equal infinities and equal NaN agree; any other value that is not finite does not.
-        same = (wide == exact) | (np.isnan(wide) & np.isnan(exact))
-        with np.errstate(invalid="ignore"):
-            apart = np.where(same, 0.0, np.abs(wide - exact))
-        apart = np.where(np.isnan(apart), np.inf, apart)
+        apart = distances(value, expected)
+        exact = expected.astype(np.float64)
         finite = np.abs(exact[np.isfinite(exact)])
         scale = max(float(finite.max(initial=0.0)), SCALE_FLOOR)
         largest = float(apart.max(initial=0.0))
@@ -82,6 +80,61 @@ def compare(
     return found
 
 
+def distances(value: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Returns how far each value is from the expected one.
+
+    Args:
+        value: What came.
+        expected: What was wanted, of the same shape.
+
+    Returns:
+        Absolute differences, float64. Values that are not finite where the expected are count as
+        infinitely far; text and truth values as 0 or 1.
+
+    Example:
+        >>> distances(np.array([1.0, np.nan, np.nan]), np.array([3.0, np.nan, 0.0])).tolist()
+        [2.0, 0.0, inf]
+    """
+    if expected.dtype.kind not in "fiu":
+        return (value.astype(expected.dtype) != expected).astype(np.float64)
+    wide, exact = value.astype(np.float64), expected.astype(np.float64)
+    # Equal infinities and equal NaN agree; any other value that is not finite does not.
+    same = (wide == exact) | (np.isnan(wide) & np.isnan(exact))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(wide - exact))
+    return np.where(np.isnan(apart), np.inf, apart)
+
+
+def labels_that_differ(
+    reference: np.ndarray, probabilities: np.ndarray, real: np.ndarray | None = None
+) -> float:
+    """Returns the share of labels that an artifact gives differently.
+
+    Args:
+        reference: The model's probabilities, (N, classes) or, for a label a step, (N, T, classes).
+            Where a row sums to 1 its label is the largest; else each class is there or not (0.5).
+        probabilities: The artifact's.
+        real: (N, T) truth values; for a label a step, those of the real steps.
+
+    Returns:
+        0 to 1.
+
+    Example:
+        >>> model = np.array([[0.9, 0.1], [0.4, 0.6]])
+        >>> labels_that_differ(model, np.array([[0.8, 0.2], [0.6, 0.4]]))
+        0.5
+    """
+    if reference.ndim > 1 and np.allclose(reference.sum(axis=-1), 1.0, atol=1e-3):
+        differ = reference.argmax(axis=-1) != probabilities.argmax(axis=-1)
+    else:
+        differ = (reference > 0.5) != (probabilities > 0.5)
+        if differ.ndim > 1:
+            differ = differ.any(axis=-1)
+    if real is not None and real.shape == differ.shape:
+        differ = differ[real]
+    return float(np.mean(differ)) if differ.size else 0.0
+
+
 def judge(
     exporter: Exporter,
     reference: dict[str, np.ndarray],
@@ -89,6 +142,7 @@ def judge(
     *,
     tolerance: float | None = None,
     score: Score | None = None,
+    real: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Decides whether an artifact passes.
 
@@ -98,6 +152,7 @@ def judge(
         run: What the artifact answered.
         tolerance: Instead of the format's own.
         score: Test score of named outputs, for all samples.
+        real: (N, T) truth values, the steps that are no padding, where there are any.
 
     Returns:
         The format's part of ``parity.json``: status ``passed`` or ``missed`` (quantised formats
@@ -142,6 +197,15 @@ of output 'y', and 1e-05 is allowed; nothing was exported
             report["score"]["target"] = SCORE_TARGET
             report["score"]["misses_by"] = max(abs(change) - SCORE_TARGET, 0.0)
             report["status"] = "passed" if abs(change) <= SCORE_TARGET else "missed"
+    if "probabilities" in reference:
+        share = labels_that_differ(
+            reference["probabilities"], run.outputs["probabilities"], real=real
+        )
+        report["labels"] = {"differ": share, "target": LABEL_TARGET}
+        if exporter.by_score:
+            # An error rate of few samples moves in large steps; labels that stay tell more.
+            report["judged_by"] = "labels"
+            report["status"] = "passed" if share <= LABEL_TARGET else "missed"
     if exporter.strict and report["status"] == "missed":
         raise ExportError(
             f"{exporter.name} differs from the model by {relative:.3g} of the scale of output "

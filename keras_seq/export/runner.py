@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_seq.export.converter import latencies
-from keras_seq.export.workers import read_arrays, serve, write_arrays
+from keras_seq.export.workers import read_arrays, read_calls, serve, write_arrays, write_calls
 
 
 def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, Any]:
@@ -42,22 +42,22 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
     interpreter = Interpreter(model_path=model, num_threads=1)
     signatures = interpreter.get_signature_list()
     name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
-    call = interpreter.get_signature_runner(name)
+    function = interpreter.get_signature_runner(name)
     rows = read_arrays(samples)
-    wanted = call.get_input_details()
+    wanted = function.get_input_details()
     if set(wanted) != set(rows):
         raise RuntimeError(f"its signature takes {sorted(wanted)}, the samples have {sorted(rows)}")
     results: list[dict[str, np.ndarray]] = []
     for i in range(len(next(iter(rows.values())))):
         # The fused LSTM operator keeps its state from call to call; each sample is a new sequence.
         interpreter.reset_all_variables()
-        part = call(**{key: value[i : i + 1] for key, value in rows.items()})
+        part = function(**{key: value[i : i + 1] for key, value in rows.items()})
         results.append({key: np.array(value) for key, value in part.items()})
     write_arrays(
         Path(outputs), {key: np.concatenate([part[key] for part in results]) for key in results[0]}
     )
     first = {key: value[:1] for key, value in rows.items()}
-    half, most = latencies(lambda: call(**first), repeats)
+    half, most = latencies(lambda: function(**first), repeats)
     if "tensorflow" in sys.modules:
         raise RuntimeError("TensorFlow was imported in the process that must do without it")
     return {
@@ -66,13 +66,45 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
         "flex": False,
         "signatures": sorted(signatures),
         "inputs": _describe(wanted),
-        "outputs": _describe(call.get_output_details()),
+        "outputs": _describe(function.get_output_details()),
         "latency_ms": half,
         "latency_p95_ms": most,
         "peak_memory_mb": _peak_memory(),
         "tensorflow_loaded": "tensorflow" in sys.modules,
         "versions": {"ai-edge-litert": version("ai-edge-litert")},
     }
+
+
+def call(*, model: str, signature: str, calls: str, outputs: str) -> dict[str, Any]:
+    """Calls a signature of a LiteRT file on several inputs, of any sizes that are open.
+
+    Args:
+        model: The ``.tflite`` file.
+        signature: Its signature.
+        calls: File with the inputs of each call.
+        outputs: File to write with the outputs of each call.
+
+    Returns:
+        Nothing more.
+
+    Raises:
+        RuntimeError: If the file has no such signature, or TensorFlow is loaded.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=model, num_threads=1)
+    signatures = sorted(interpreter.get_signature_list())
+    if signature not in signatures:
+        raise RuntimeError(f"it has the signatures {signatures}, and not {signature!r}")
+    function = interpreter.get_signature_runner(signature)
+    answers = []
+    for inputs in read_calls(calls):
+        interpreter.reset_all_variables()
+        answers.append({key: np.array(value) for key, value in function(**inputs).items()})
+    write_calls(Path(outputs), answers)
+    if "tensorflow" in sys.modules:
+        raise RuntimeError("TensorFlow was imported in the process that must do without it")
+    return {}
 
 
 def read_operators(model: str | Path) -> tuple[dict[str, int], list[str], int]:
@@ -156,4 +188,4 @@ def _peak_memory() -> float | None:
 
 
 if __name__ == "__main__":
-    serve({"run": run, "ping": ping})
+    serve({"run": run, "call": call, "ping": ping})

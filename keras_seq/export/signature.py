@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq.errors import UserError
-from keras_seq.export.exporter import Samples
+from keras_seq.export.exporter import Endpoint, Samples
+from keras_seq.export.workers import as_bytes
 
 
 class Signature:
@@ -117,7 +118,7 @@ class Signature:
                     "give at least one sample, batch axis first"
                 )
             if dtype == "string":
-                checked[name] = value.astype(np.str_)
+                checked[name] = as_bytes(samples[name])
             elif value.dtype.kind not in "bfiu":
                 raise UserError(f"samples[{name!r}] has type {value.dtype}, and {dtype} is wanted")
             else:
@@ -149,6 +150,63 @@ class Signature:
                 parts.append({name: value.numpy() for name, value in concrete(rows).items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+    def answers(self, calls: Sequence[Samples]) -> list[Samples]:
+        """Computes what the Keras model answers to inputs of different sizes.
+
+        Args:
+            calls: Inputs of each call; sizes that the model leaves open may differ.
+
+        Returns:
+            Outputs of each call.
+        """
+        function = tf.function(self.call, autograph=False)
+        with inference_form(self.model), tf.device("/CPU:0"):
+            concrete = function.get_concrete_function(self.specs(None))
+            return [
+                {
+                    name: value.numpy()
+                    for name, value in concrete(
+                        {name: tf.constant(value) for name, value in call.items()}
+                    ).items()
+                }
+                for call in calls
+            ]
+
+
+def endpoint_specs(endpoint: Endpoint, batch: int | None) -> dict[str, tf.TensorSpec]:
+    """Returns the tensor specifications of an endpoint's inputs, with the batch filled in."""
+    return {
+        name: tf.TensorSpec(
+            (batch if shape[0] is None else shape[0], *shape[1:]) if shape else (), dtype, name=name
+        )
+        for name, (shape, dtype) in endpoint.inputs.items()
+    }
+
+
+def resources(endpoints: Sequence[Endpoint]) -> list[Any]:
+    """Lists what a SavedModel has to carry for its endpoints beside the variables."""
+    found: dict[int, Any] = {}
+    for endpoint in endpoints:
+        for item in endpoint.tracked:
+            if isinstance(item, keras.layers.Layer):
+                # Not the layer itself: that would trace it once more (see `write_saved_model`).
+                inside = [
+                    value
+                    for layer in all_layers(item)
+                    for value in vars(layer).values()
+                    if isinstance(value, tf.Module | _RESOURCE)
+                    and not isinstance(value, keras.layers.Layer)
+                ]
+            elif isinstance(item, keras.Variable | tf.Variable):
+                inside = []  # variables are found through the endpoint
+            else:
+                inside = [item]
+            found |= {id(each): each for each in inside}
+    return list(found.values())
+
+
+_RESOURCE = tf.saved_model.experimental.TrackableResource
+
 
 @contextlib.contextmanager
 def inference_form(model: keras.Model, *, unroll: bool | None = None) -> Iterator[None]:
@@ -170,6 +228,11 @@ def inference_form(model: keras.Model, *, unroll: bool | None = None) -> Iterato
             wanted: dict[str, Any] = {"use_cudnn": False}
             if unroll is not None:
                 wanted["unroll"] = unroll
+                # Keras 3.15 zeroes the unrolled outputs of a layer that reads backwards by the mask
+                # in forward order (`Bidirectional` asks for the zeros). Without it padding on the
+                # right still gives zeros, because the backward layer has seen nothing there.
+                if unroll and getattr(layer, "go_backwards", False):
+                    wanted["zero_output_for_mask"] = False
             for attribute, value in wanted.items():
                 before = getattr(layer, attribute, None)
                 if (isinstance(before, bool) or before == "auto") and before is not value:
@@ -211,12 +274,11 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 def lookup_tables(model: keras.Model) -> list[Any]:
     """Lists the tables (of vocabularies) that a SavedModel has to carry beside the variables."""
-    table = tf.saved_model.experimental.TrackableResource
     return [
         value
         for layer in all_layers(model)
         for value in vars(layer).values()
-        if isinstance(value, table)
+        if isinstance(value, _RESOURCE)
     ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,16 @@ def serve(operations: dict[str, Callable[..., dict[str, Any]]]) -> None:
 _workers: dict[tuple[int, str], Worker] = {}
 
 
-def shared_worker(name: str) -> Worker:
-    """Returns this process's worker ``converter`` or ``runner`` (a fork gets its own)."""
-    return _workers.setdefault((os.getpid(), name), Worker(f"keras_seq.export.{name}"))
+def shared_worker(name: str, imports: Sequence[str] = ()) -> Worker:
+    """Returns this process's worker ``converter`` or ``runner`` (a fork gets its own).
+
+    Args:
+        name: The module.
+        imports: Packages that bring operators along. A worker that has them is another worker, so
+            that a file said to do without them is proved without them.
+    """
+    key = (os.getpid(), "+".join([name, *imports]))
+    return _workers.setdefault(key, Worker(f"keras_seq.export.{name}"))
 
 
 @atexit.register
@@ -189,17 +197,72 @@ def close_workers() -> None:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
-    """Writes named arrays for the other side; names may hold any character."""
-    names = np.array(list(arrays), dtype=np.str_)
-    values = {f"array_{i}": np.asarray(value) for i, value in enumerate(arrays.values())}
-    np.savez(path, names=names, allow_pickle=False, **values)
+    """Writes named arrays for the other side; names may hold any character, and so may text.
+
+    Text (str, bytes, or objects that are) is written as UTF-8 with the ends of the strings beside
+    it: NumPy's own text types lose NULs at the end, and objects need pickle.
+    """
+    values: dict[str, np.ndarray] = {}
+    for i, value in enumerate(map(np.asarray, arrays.values())):
+        if value.dtype.kind not in "OSU":
+            values[f"array_{i}"] = value
+            continue
+        parts = as_bytes(value).ravel().tolist()
+        values[f"text_{i}"] = np.frombuffer(b"".join(parts), np.uint8)
+        values[f"ends_{i}"] = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        values[f"shape_{i}"] = np.array(value.shape, dtype=np.int64)
+    # The names as bytes too, for the same reason.
+    names = np.frombuffer("\0".join(arrays).encode(), np.uint8)
+    np.savez(path, names=names, count=len(arrays), allow_pickle=False, **values)
     return str(path)
 
 
+def as_bytes(text: Any) -> np.ndarray:
+    r"""Turns text into an array of bytes objects, the form in which TensorFlow gives it back.
+
+    Args:
+        text: str or bytes, or an array of them.
+
+    Example:
+        >>> as_bytes(["a\0", b"b"]).tolist()
+        [b'a\x00', b'b']
+    """
+    given = np.asarray(text, dtype=object)
+    flat = [part.encode() if isinstance(part, str) else bytes(part) for part in given.ravel()]
+    found = np.empty(len(flat), dtype=object)
+    found[:] = flat
+    return found.reshape(given.shape)
+
+
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads what `write_arrays` wrote."""
+    """Reads what `write_arrays` wrote; text comes as arrays of bytes objects."""
+    found: dict[str, np.ndarray] = {}
     with np.load(path, allow_pickle=False) as archive:
-        return {str(name): archive[f"array_{i}"] for i, name in enumerate(archive["names"])}
+        names = archive["names"].tobytes().decode().split("\0")
+        for i, name in enumerate(names[: int(archive["count"])]):
+            if f"array_{i}" in archive:
+                found[name] = archive[f"array_{i}"]
+                continue
+            text, ends = archive[f"text_{i}"].tobytes(), archive[f"ends_{i}"].tolist()
+            parts = np.empty(len(ends) - 1, dtype=object)
+            parts[:] = [text[a:b] for a, b in itertools.pairwise(ends)]
+            found[name] = parts.reshape(archive[f"shape_{i}"])
+    return found
+
+
+def write_calls(path: Path, calls: Sequence[dict[str, np.ndarray]]) -> str:
+    """Writes the named arrays of several calls for the other side."""
+    flat = {f"{i}/{name}": value for i, call in enumerate(calls) for name, value in call.items()}
+    return write_arrays(path, flat)
+
+
+def read_calls(path: str | Path) -> list[dict[str, np.ndarray]]:
+    """Reads what `write_calls` wrote."""
+    calls: dict[int, dict[str, np.ndarray]] = {}
+    for key, value in read_arrays(path).items():
+        i, _, name = key.partition("/")
+        calls.setdefault(int(i), {})[name] = value
+    return [calls[i] for i in sorted(calls)]
 
 
 def _forward(stream: Any, answers: queue.Queue[str | None]) -> None:

@@ -12,11 +12,18 @@ from keras_seq.layers.attention import (
     causal_mask,
     masked_softmax,
 )
+from keras_seq.layers.bag import EmbeddingBag
+from keras_seq.layers.carried import CarriedStates, can_carry, carry_states, forget_states
+from keras_seq.layers.class_token import ClassToken
 from keras_seq.layers.covariates import CovariateEffect
+from keras_seq.layers.crf import CRFMarginals, CRFPotentials, ViterbiDecode
 from keras_seq.layers.cycle import LearnedCycle
 from keras_seq.layers.decomposition import SeriesDecomposition
 from keras_seq.layers.interpolation import LinearInterpolation
+from keras_seq.layers.likelihood import SampledLikelihood
 from keras_seq.layers.masking import ApplyMask, zero_masked
+from keras_seq.layers.naive_bayes import NaiveBayesScores
+from keras_seq.layers.ngrams import HashedNGrams
 from keras_seq.layers.patches import LearnedOffset, Patches, SegmentQueries
 from keras_seq.layers.pooling import Pooling
 from keras_seq.layers.positions import (
@@ -33,36 +40,53 @@ from keras_seq.layers.reversible_normalization import (
     ReverseNormalization,
     ReversibleNormalization,
 )
+from keras_seq.layers.steps import Step, step_shapes
 from keras_seq.layers.tcn import TemporalBlock, receptive_field
+from keras_seq.layers.tokens import TokenDropout
 from keras_seq.layers.transformer import FeedForward, TransformerBlock
 
 __all__ = [
     "AdditiveAttention",
     "ApplyMask",
+    "CRFMarginals",
+    "CRFPotentials",
+    "CarriedStates",
+    "ClassToken",
     "CovariateEffect",
+    "EmbeddingBag",
     "FeedForward",
+    "HashedNGrams",
     "LastObserved",
     "LearnedCycle",
     "LearnedOffset",
     "LearnedPositions",
     "LinearInterpolation",
     "MultiHeadAttention",
+    "NaiveBayesScores",
     "OrderedQuantiles",
     "Patches",
     "Pooling",
     "ReverseNormalization",
     "ReversibleNormalization",
     "RotaryPositions",
+    "SampledLikelihood",
     "SegmentQueries",
     "SeriesDecomposition",
     "SinusoidalPositions",
+    "Step",
     "TemporalBlock",
+    "TokenDropout",
     "TransformerBlock",
+    "ViterbiDecode",
+    "can_carry",
+    "carry_states",
     "causal_mask",
+    "forget_states",
     "masked_softmax",
     "receptive_field",
     "recurrent_stack",
     "rotary_table",
     "sinusoid_table",
+    "step_shapes",
     "zero_masked",
 ]

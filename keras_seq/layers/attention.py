@@ -302,9 +302,74 @@ class MultiHeadAttention(keras.layers.Layer):
             valid = ops.expand_dims(valid, 1)
         weights = ops.cast(masked_softmax(scores, valid), v.dtype)
         mixed = ops.matmul(self.dropout_layer(weights, training=training), v)
+        return self._combine(mixed), weights
+
+    def step_shapes(self, length: int) -> dict[str, Shape]:
+        """Tells what one step has to remember: the keys and the values of the steps before it.
+
+        Args:
+            length: Most steps that can be remembered.
+
+        Returns:
+            ``key`` and ``value``, each (heads, length, head width), without the batch.
+
+        Raises:
+            ValueError: If a step sees what comes after it, so that it cannot be computed alone.
+        """
+        if not self.causal:
+            raise ValueError(f"{self.name} sees what comes after a step: it has no step of its own")
+        if self.rotary:
+            self.turn.step_shapes(length)
+        shape = (self.heads, length, self._head_width)
+        return {"key": shape, "value": shape}
+
+    def step(
+        self, x: Any, states: dict[str, Any], position: Any
+    ) -> tuple[tuple[Any, Any], dict[str, Any]]:
+        """Attends from one step of a sequence to itself and to the steps before it.
+
+        Args:
+            x: Features of that step, (B, 1, D).
+            states: ``key`` and ``value``, (B, heads, L, head width): what earlier steps left.
+            position: Which step it is, counted from 0, (B,) int32; below L.
+
+        Returns:
+            The output (B, 1, width) and the weights (B, heads, 1, L); and the states for the next
+            step.
+
+        Example:
+            >>> import numpy as np
+            >>> layer = MultiHeadAttention(heads=2, causal=True)
+            >>> x = np.random.default_rng(0).normal(size=(1, 2, 4)).astype("float32")
+            >>> whole, _ = layer(x)
+            >>> states = {"key": np.zeros((1, 2, 8, 2)), "value": np.zeros((1, 2, 8, 2))}
+            >>> _, states = layer.step(x[:, :1], states, np.array([0]))
+            >>> (last, _), states = layer.step(x[:, 1:], states, np.array([1]))
+            >>> np.allclose(last[:, 0], whole[:, 1], atol=1e-6)
+            True
+        """
+        q, k, v = ops.split(self.fused_projection(x), 3, axis=-1)
+        q, k, v = self._split(q), self._split(k), self._split(v)  # (B, H, 1, head width)
+        if self.rotary:
+            (q, _), (k, _) = (self.turn.step(part, {}, position) for part in (q, k))
+        place = ops.arange(states["key"].shape[2], dtype="int32")[None, None, :, None]  # (1,1,L,1)
+        position = ops.cast(position, "int32")[:, None, None, None]
+        # A choice, not an update in place: it takes another position for each row, and converts.
+        here = ops.equal(place, position)
+        keys = ops.where(here, k, ops.cast(states["key"], k.dtype))
+        values = ops.where(here, v, ops.cast(states["value"], v.dtype))
+        q = q * (self._head_width**-0.5)
+        scores = ops.matmul(q, ops.transpose(keys, (0, 1, 3, 2)))  # (B, H, 1, L)
+        seen = ops.transpose(ops.less_equal(place, position), (0, 1, 3, 2))
+        weights = ops.cast(masked_softmax(scores, seen), v.dtype)
+        mixed = self._combine(ops.matmul(weights, values))
+        return (mixed, weights), {"key": keys, "value": values}
+
+    def _combine(self, mixed: Any) -> Any:
+        """(B, H, T, head width) -> (B, T, W), projected."""
         mixed = ops.transpose(mixed, (0, 2, 1, 3))  # (B, T, H, head width)
         mixed = ops.reshape(mixed, (-1, ops.shape(mixed)[1], self.heads * self._head_width))
-        return self.output_projection(mixed), weights
+        return self.output_projection(mixed)
 
     def _split(self, x: Any) -> Any:
         """(B, T, W) -> (B, H, T, W / H)."""

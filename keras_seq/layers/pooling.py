@@ -11,7 +11,7 @@ from keras_seq.layers.attention import masked_softmax
 from keras_seq.layers.masking import zero_masked
 
 Shape = tuple[Any, ...]
-METHODS = ("last", "mean", "max", "attention")
+METHODS = ("last", "first", "mean", "max", "attention")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -19,8 +19,9 @@ class Pooling(keras.layers.Layer):
     """Reduces the real steps of a sequence to one vector.
 
     Args:
-        method: ``"last"`` the last real step (wherever the padding stands), ``"mean"``, ``"max"``,
-            or ``"attention"`` an average weighted by a learned score of each step.
+        method: ``"last"`` the last real step (wherever the padding stands), ``"first"`` the first
+            one, ``"mean"``, ``"max"``, or ``"attention"`` an average weighted by a learned score
+            of each step.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -76,6 +77,14 @@ class Pooling(keras.layers.Layer):
         last = ops.max(ops.where(mask, position, -1), axis=1, keepdims=True)  # (B, 1)
         # A sum over one step that is kept: no gather, so it runs on every device.
         return ops.sum(zero_masked(x, position == last), axis=1)
+
+    def _first(self, x: Any, mask: Any) -> Any:
+        if mask is None:
+            return x[:, 0]
+        count = ops.shape(x)[1]
+        position = ops.arange(count)[None]  # (1, T)
+        first = ops.min(ops.where(mask, position, count), axis=1, keepdims=True)  # (B, 1)
+        return ops.sum(zero_masked(x, position == first), axis=1)
 
     def _mean(self, x: Any, mask: Any) -> Any:
         wide = ops.cast(x, "float32")  # a float16 sum of many steps would overflow

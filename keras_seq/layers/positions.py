@@ -65,6 +65,11 @@ def _check_length(layer: str, steps: int | None, max_length: int) -> None:
         )
 
 
+def _turn(x: Any, cos: Any, sin: Any) -> Any:
+    first, second = ops.split(x, 2, axis=-1)
+    return ops.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
 class _Positions(keras.layers.Layer):
     """What the position layers share: a longest length, checked where it is known."""
 
@@ -79,9 +84,62 @@ class _Positions(keras.layers.Layer):
         """Returns the input's shape."""
         return tuple(x_shape)
 
+    def step_shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """Remembers nothing from step to step; refuses a length that it does not know."""
+        _check_length(self.name, length, self.max_length)
+        return {}
+
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration."""
         return {**super().get_config(), "max_length": self.max_length}
+
+
+BLOCK = 256
+
+
+class _Waves:
+    """The first rows of a `sinusoid_table`, which for many rows is kept as two small ones.
+
+    Row 256 a + b follows from the rows for 256 a and for b, by the sines and cosines of sums:
+    65,536 positions take the room of 1,024.
+    """
+
+    def __init__(self, length: int, width: int) -> None:
+        self.width = width
+        if length <= 4 * BLOCK:
+            self.table: np.ndarray | None = sinusoid_table(length, width)
+            return
+        self.table = None
+        column = np.arange(width)
+        even = column % 2 == 0
+        speed = 1 / 10000.0 ** ((column - column % 2) / width)  # radians a step
+        near = np.arange(BLOCK)[:, None] * speed
+        far = np.arange(0, length, BLOCK)[:, None] * speed
+        self.near_cos = np.cos(near).astype("float32")  # (256, W)
+        self.near_sin = np.sin(near).astype("float32")
+        # sin(f + n) = sin f cos n + cos f sin n;  cos(f + n) = cos f cos n - sin f sin n
+        self.by_cos = np.where(even, np.sin(far), np.cos(far)).astype("float32")
+        self.by_sin = np.where(even, np.cos(far), -np.sin(far)).astype("float32")
+
+    def __call__(self, steps: Any) -> Any:
+        """Returns the rows, (steps, W)."""
+        if self.table is not None:
+            return ops.convert_to_tensor(self.table)[:steps]
+        blocks = (steps + BLOCK - 1) // BLOCK
+        waves = (
+            ops.convert_to_tensor(self.by_cos)[:blocks, None] * self.near_cos
+            + ops.convert_to_tensor(self.by_sin)[:blocks, None] * self.near_sin
+        )  # (blocks, 256, W)
+        return ops.reshape(waves, (-1, self.width))[:steps]
+
+    def at(self, position: Any) -> Any:
+        """Returns one row for each position, (B,) int32 to (B, W)."""
+        if self.table is not None:
+            return ops.take(ops.convert_to_tensor(self.table), position, axis=0)
+        block, within = position // BLOCK, position % BLOCK
+        return ops.take(self.by_cos, block, axis=0) * ops.take(
+            self.near_cos, within, axis=0
+        ) + ops.take(self.by_sin, block, axis=0) * ops.take(self.near_sin, within, axis=0)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -115,13 +173,16 @@ class SinusoidalPositions(_Positions):
     def build(self, x_shape: tuple[Any, ...]) -> None:
         """Computes the table once: slicing a constant runs everywhere, sines do not."""
         _check_length(self.name, x_shape[1], self.max_length)
-        self._table = sinusoid_table(self.max_length, x_shape[-1])
+        self._waves = _Waves(self.max_length, x_shape[-1])
 
     def call(self, x: Any) -> Any:
         """Adds the waves."""
         _check_length(self.name, x.shape[1], self.max_length)
-        table = ops.convert_to_tensor(self._table, dtype=x.dtype)
-        return x + table[: ops.shape(x)[1]]
+        return x + ops.cast(self._waves(ops.shape(x)[1]), x.dtype)
+
+    def step(self, x: Any, states: dict[str, Any], position: Any) -> tuple[Any, dict[str, Any]]:
+        """Adds the wave of one position of each row; see `keras_seq.layers.steps`."""
+        return x + ops.cast(self._waves.at(position), x.dtype)[:, None], {}
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -165,6 +226,11 @@ class LearnedPositions(_Positions):
         _check_length(self.name, x.shape[1], self.max_length)
         table = ops.cast(ops.convert_to_tensor(self.table), x.dtype)
         return x + table[: ops.shape(x)[1]]
+
+    def step(self, x: Any, states: dict[str, Any], position: Any) -> tuple[Any, dict[str, Any]]:
+        """Adds the vector of one position; see `keras_seq.layers.steps`."""
+        table = ops.cast(ops.convert_to_tensor(self.table), x.dtype)
+        return x + ops.take(table, position, axis=0)[:, None], {}
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -219,8 +285,13 @@ class RotaryPositions(_Positions):
         steps = ops.shape(x)[2]
         cos = ops.convert_to_tensor(self._cos, dtype=x.dtype)[:steps]  # (T, head width / 2)
         sin = ops.convert_to_tensor(self._sin, dtype=x.dtype)[:steps]
-        first, second = ops.split(x, 2, axis=-1)
-        return ops.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+        return _turn(x, cos, sin)
+
+    def step(self, x: Any, states: dict[str, Any], position: Any) -> tuple[Any, dict[str, Any]]:
+        """Turns each pair by one position of each row; see `keras_seq.layers.steps`."""
+        cos = ops.take(ops.convert_to_tensor(self._cos, dtype=x.dtype), position, axis=0)
+        sin = ops.take(ops.convert_to_tensor(self._sin, dtype=x.dtype), position, axis=0)
+        return _turn(x, cos[:, None, None], sin[:, None, None]), {}  # (B, 1, 1, head width / 2)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration."""

@@ -19,6 +19,7 @@ def recurrent_stack(
     width: int = 64,
     depth: int = 1,
     dropout: float = 0.0,
+    variational: bool = False,
     bidirectional: bool = False,
     residual: bool = False,
     layer_norm: bool = False,
@@ -35,6 +36,7 @@ def recurrent_stack(
         width: Features of each state; with `bidirectional` half of them look each way.
         depth: Number of layers.
         dropout: After each layer, 0 to below 1.
+        variational: Whether that dropout is the same at all steps of a sequence.
         bidirectional: Whether each layer reads both ways.
         residual: Whether each layer adds its input (projected where the width differs).
         layer_norm: Whether each layer's states are normalised.
@@ -49,6 +51,10 @@ def recurrent_stack(
         >>> x = keras.Input((None, 3))
         >>> recurrent_stack(x, cell="gru", width=8, depth=2, bidirectional=True).shape
         (None, None, 8)
+
+    Reference:
+        Gal and Ghahramani 2016, A Theoretically Grounded Application of Dropout in Recurrent Neural
+        Networks (`variational`).
     """
     if cell not in CELLS:
         raise ValueError(f"cell is {cell!r}: give one of {', '.join(CELLS)}")
@@ -76,7 +82,8 @@ def recurrent_stack(
         if layer_norm:
             h = keras.layers.LayerNormalization(name=f"norm_{i}")(h)
         if dropout:
-            h = keras.layers.Dropout(dropout, name=f"dropout_{i}")(h)
+            kind = keras.layers.SpatialDropout1D if variational else keras.layers.Dropout
+            h = kind(dropout, name=f"dropout_{i}")(h)
         if residual:
             if x.shape[-1] != width:
                 x = keras.layers.Dense(width, name=f"shortcut_{i}")(x)

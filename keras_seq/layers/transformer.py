@@ -205,15 +205,40 @@ class TransformerBlock(keras.layers.Layer):
 
     def call(self, x: Any, mask: Any = None, training: bool | None = None) -> tuple[Any, Any]:
         """Mixes the steps, then transforms each of them."""
-        pre = self.norm == "pre"
-        h = self.attention_norm(x) if pre else x
+        h = self.attention_norm(x) if self.norm == "pre" else x
         h, weights = self.attention(h, mask=mask, training=training)
+        return self._transform(x, h, training), weights
+
+    def step_shapes(self, length: int) -> dict[str, Shape]:
+        """Tells what one step has to remember; see `MultiHeadAttention.step_shapes`."""
+        return self.attention.step_shapes(length)
+
+    def step(
+        self, x: Any, states: dict[str, Any], position: Any
+    ) -> tuple[tuple[Any, Any], dict[str, Any]]:
+        """Computes one step of a sequence; see `MultiHeadAttention.step`.
+
+        Args:
+            x: Features of that step, (B, 1, W).
+            states: ``key`` and ``value``, (B, heads, L, head width).
+            position: Which step it is, counted from 0, (B,) int32.
+
+        Returns:
+            The output (B, 1, W) and the weights (B, heads, 1, L); and the states for the next step.
+        """
+        h = self.attention_norm(x) if self.norm == "pre" else x
+        (h, weights), states = self.attention.step(h, states, position)
+        return (self._transform(x, h, False), weights), states
+
+    def _transform(self, x: Any, h: Any, training: bool | None) -> Any:
+        """What comes after the attention h: both residuals and the feed-forward layer."""
+        pre = self.norm == "pre"
         x = x + self.dropout_layer(h, training=training)
         x = x if pre else self.attention_norm(x)
         h = self.feed_forward_norm(x) if pre else x
         h = self.feed_forward(h, training=training)
         x = x + self.dropout_layer(h, training=training)
-        return (x if pre else self.feed_forward_norm(x)), weights
+        return x if pre else self.feed_forward_norm(x)
 
     def compute_mask(self, x: Any, previous_mask: Any = None) -> Any:
         """Hands an implicit mask on, where it says which steps are real."""

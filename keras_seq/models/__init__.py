@@ -27,18 +27,27 @@ for _name, _target in {
     "gru": "keras_seq.models.gru:gru",
     "attention_rnn": "keras_seq.models.attention_rnn:attention_rnn",
     "transformer": "keras_seq.models.transformer:transformer",
+    "gpt": "keras_seq.models.gpt:gpt",
+    "bert": "keras_seq.models.bert:bert",
     "patch_transformer": "keras_seq.models.patch_transformer:patch_transformer",
     "inverted_transformer": "keras_seq.models.inverted_transformer:inverted_transformer",
     "segment_rnn": "keras_seq.models.segment_rnn:segment_rnn",
     "nhits": "keras_seq.models.nhits:nhits",
     "tsmixer": "keras_seq.models.tsmixer:tsmixer",
     "cycle": "keras_seq.models.cycle:cycle",
+    "bag_of_words": "keras_seq.models.bag_of_words:bag_of_words",
+    "fasttext": "keras_seq.models.fasttext:fasttext",
+    "text_cnn": "keras_seq.models.text_cnn:text_cnn",
+    "rcnn": "keras_seq.models.rcnn:rcnn",
 }.items():
     architectures.add(_name, _target)
 
 # What the head of a task hands to an architecture, where its signature asks for it. They are not
 # options: a user does not set them.
-CONTEXT = ("horizon", "outputs", "period", "time_index")
+CONTEXT = ("horizon", "outputs", "period", "time_index", "vocabulary", "classes", "exclusive")
+
+# Inputs that hold ids, not measurements, when only their shape is given.
+INTEGER_INPUTS = ("tokens", "characters")
 
 
 @dataclass(frozen=True)
@@ -70,14 +79,24 @@ class Architecture:
         """Whether it maps the lookback to the horizon itself."""
         return "horizon" in self.parameters
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it takes token ids, and not features of them."""
+        return "vocabulary" in self.parameters
+
+    @property
+    def causal(self) -> bool:
+        """Whether step t sees only steps up to t; tags describe the default options."""
+        chosen = self.options.get("causal", "causal" in self.tags)
+        return bool(chosen) and not self.options.get("bidirectional", False)
+
     def __call__(self, x: Any, *, mask: Any = None, **context: Any) -> Any:
         """Applies it.
 
         Args:
-            x: Features, (batch, time, features).
+            x: Features, (batch, time, features); token ids, (batch, time), where it reads them.
             mask: True at real steps, (batch, time), or None.
-            **context: What the head knows (`horizon`, `outputs`, `period`, `time_index`); passed
-                on where the signature has it.
+            **context: What the head knows (see `CONTEXT`); passed on where the signature has it.
 
         Returns:
             (batch, time, width), (batch, width), or (batch, horizon, channels, outputs).
@@ -177,7 +196,9 @@ def build(
     if not isinstance(inputs, Mapping):
         inputs = {"series": inputs}
     tensors = {
-        key: value if keras.backend.is_keras_tensor(value) else keras.Input(value, name=key)
+        key: value
+        if keras.backend.is_keras_tensor(value)
+        else keras.Input(value, name=key, dtype="int32" if key in INTEGER_INPUTS else None)
         for key, value in inputs.items()
     }
     outputs = head.connect(bound, tensors)

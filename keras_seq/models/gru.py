@@ -17,6 +17,7 @@ def gru(
     width: int = 64,
     depth: int = 1,
     dropout: float = 0.0,
+    variational: bool = False,
     bidirectional: bool = False,
     residual: bool = False,
     layer_norm: bool = False,
@@ -29,6 +30,7 @@ def gru(
         width: Features of a state.
         depth: Layers on top of each other.
         dropout: Between layers and after the last, 0 to below 1.
+        variational: Whether that dropout is the same at all steps of a sequence.
         bidirectional: Whether half of each layer reads from the end (no longer causal).
         residual: Whether each layer adds its input.
         layer_norm: Whether each layer's states are normalised.
@@ -57,6 +59,7 @@ def gru(
         width=width,
         depth=depth,
         dropout=dropout,
+        variational=variational,
         bidirectional=bidirectional,
         residual=residual,
         layer_norm=layer_norm,

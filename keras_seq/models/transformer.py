@@ -12,8 +12,10 @@ from keras_seq.layers.attention import check_heads
 from keras_seq.models._checks import check_choice, check_sizes
 from keras_seq.registry import architecture
 
-# Positions known where the length is left open: more would only weigh on the exported file.
-OPEN_LENGTH = 1024
+# Positions known where the length is left open. Waves are computed for any number, at no cost in
+# the file; tables of learned vectors and of turns have a row for each.
+OPEN_LENGTH = 65536
+OPEN_TABLE = 4096
 
 
 @architecture("returns_attention")
@@ -36,7 +38,8 @@ def transformer(
     The layers ``attention_block_{i}`` return the weights, (B, heads, T, T), as second output.
 
     Args:
-        x: Features, (B, T, D). Where T is open, at most 1024 steps.
+        x: Features, (B, T, D). Where T is open, at most 65,536 steps; 4,096 with learned and with
+            rotary positions.
         mask: (B, T) bool, True at real steps, or None.
         width: Features of each step; divisible by `heads`.
         depth: Number of blocks.
@@ -71,7 +74,7 @@ def transformer(
         check_heads(width, heads, even=positions == "rotary")
     except ValueError as error:
         raise UserError(str(error)) from None
-    max_length = x.shape[1] or OPEN_LENGTH
+    max_length = x.shape[1] or (OPEN_LENGTH if positions == "sinusoidal" else OPEN_TABLE)
     if mask is not None:
         x = ApplyMask(name="apply_mask")(x, mask=mask)
     x = keras.layers.Dense(width, name="project")(x)

@@ -6,25 +6,23 @@ Light to import, so that the command line can print its help at once; the work i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_seq.errors import UserError
+from keras_seq.tasks.task import Task, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     import pandas
 
+    from keras_seq.models import Architecture
     from keras_seq.tasks.forecasting_problem import ForecastingProblem
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
-class Forecasting:
+class Forecasting(Task):
     """Many steps ahead, from one file of time series; every field is an option.
 
     Args:
@@ -60,25 +58,25 @@ class Forecasting:
 
     name: ClassVar[str] = "forecasting"
 
-    data: str = _option(
+    data: str = option(
         "", "File (.csv, .tsv, .parquet, .gz) or builtin:co2|el_nino|sunspots|waves."
     )
-    time_column: str = _option("", "Column of timestamps (default: found).")
-    target: tuple[str, ...] = _option((), "Column to forecast; repeat it (default: all numeric).")
-    id_column: str = _option("", "Column that names the series of a row (long form).")
-    lookback: int = _option(0, "Steps that a model sees (default: 4 horizons or 2 periods).")
-    horizon: int = _option(-1, "Steps to forecast (default: one period).")
-    covariate: tuple[str, ...] = _option((), "Column known for the future too; repeat it.")
-    calendar: bool = _option(False, "Add calendar features as covariates.")
-    gaps: str = _option("report", "Missing rows and values: report|error|interpolate|forward_fill.")
-    quantiles: tuple[float, ...] = _option((), "Quantile levels, e.g. 0.1,0.9 (default: points).")
-    split: str = _option("", "Fractions, row counts, two dates, or tail:V,T (default 0.7,0.1,0.2).")
-    period: int = _option(0, "Seasonal period in steps (default: from the frequency).")
-    loss: str = _option("huber", "huber|mse|mae, on the standardised scale.")
-    normalize: str = _option("mean", "What a window is centred on: mean|last|none.")
-    channel_independent: bool = _option(True, "Sequence architectures see each channel alone.")
-    patch: int = _option(0, "Steps folded into one for sequence architectures (default: chosen).")
-    dropout: float = _option(0.2, "On what the head reads of sequence architectures (default 0.2).")
+    time_column: str = option("", "Column of timestamps (default: found).")
+    target: tuple[str, ...] = option((), "Column to forecast; repeat it (default: all numeric).")
+    id_column: str = option("", "Column that names the series of a row (long form).")
+    lookback: int = option(0, "Steps that a model sees (default: 4 horizons or 2 periods).")
+    horizon: int = option(-1, "Steps to forecast (default: one period).")
+    covariate: tuple[str, ...] = option((), "Column known for the future too; repeat it.")
+    calendar: bool = option(False, "Add calendar features as covariates.")
+    gaps: str = option("report", "Missing rows and values: report|error|interpolate|forward_fill.")
+    quantiles: tuple[float, ...] = option((), "Quantile levels, e.g. 0.1,0.9 (default: points).")
+    split: str = option("", "Fractions, row counts, two dates, or tail:V,T (default 0.7,0.1,0.2).")
+    period: int = option(0, "Seasonal period in steps (default: from the frequency).")
+    loss: str = option("huber", "huber|mse|mae, on the standardised scale.")
+    normalize: str = option("mean", "What a window is centred on: mean|last|none.")
+    channel_independent: bool = option(True, "Sequence architectures see each channel alone.")
+    patch: int = option(0, "Steps folded into one for sequence architectures (default: chosen).")
+    dropout: float = option(0.2, "On what the head reads of sequence architectures (default 0.2).")
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -87,27 +85,17 @@ class Forecasting:
             default = {"lookback": 0, "horizon": -1}[name]
             if getattr(self, name) != default and getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}: give at least 1")
-        for name, allowed in {
-            "gaps": ("report", "error", "interpolate", "forward_fill"),
-            "loss": ("huber", "mse", "mae"),
-            "normalize": ("mean", "last", "none"),
-        }.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(
-                    f"--{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}"
-                )
+        self.check_choice(
+            gaps=("report", "error", "interpolate", "forward_fill"),
+            loss=("huber", "mse", "mae"),
+            normalize=("mean", "last", "none"),
+        )
         for name in ("patch", "period"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} is {getattr(self, name)}: give 1 or more, or leave it")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"--dropout is {self.dropout}: give 0 to less than 1")
+        self.check_share("dropout")
         if any(not 0 < level < 1 for level in self.quantiles):
             raise UserError(f"--quantiles are {self.quantiles}: each must be between 0 and 1")
-
-    @classmethod
-    def options(cls) -> dict[str, Any]:
-        """Returns the default of every option by name."""
-        return {f.name: f.default for f in fields(cls)}
 
     def prepare(self) -> ForecastingProblem:
         """Reads and checks the data.
@@ -122,8 +110,18 @@ class Forecasting:
 
         return ForecastingProblem(self)
 
+    def accepts(self, architecture: Architecture) -> str:
+        """Says why an architecture cannot be trained under this task; "" if it can.
+
+        Args:
+            architecture: The architecture.
+        """
+        if architecture.reads_tokens:
+            return f"{architecture.name} reads token ids, and forecasting has measurements"
+        return ""
+
     @staticmethod
-    def forecast(
+    def predict_file(
         run: Callable[[dict[str, Any]], Mapping[str, Any]],
         names: Collection[str],
         metadata: Mapping[str, Any],

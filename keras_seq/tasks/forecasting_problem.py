@@ -24,9 +24,11 @@ from keras_seq.data import (
     read_series,
 )
 from keras_seq.errors import UserError
+from keras_seq.explain import attention_layers
 from keras_seq.heads import Forecast
 from keras_seq.metrics import PinballLoss
 from keras_seq.models import build, resolve
+from keras_seq.tasks.problem import Problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +52,7 @@ class Prediction:
     quantiles: dict[str, np.ndarray]
 
 
-class ForecastingProblem:
+class ForecastingProblem(Problem):
     """Data, split and scores of one forecasting comparison. It knows no architecture.
 
     Args:
@@ -372,36 +374,6 @@ class ForecastingProblem:
 
     # ---- the ensemble -------------------------------------------------------------------------
 
-    def choose_members(self, predictions: Sequence[Prediction], most: int = 6) -> list[int]:
-        """Chooses which networks to average: so many of the best on the validation part.
-
-        Of the sets of the best 1, 2, ... the largest one is taken whose validation error is within
-        half a percent of the best set's: what is gained by fewer is within noise there, and an
-        average over more varies less.
-
-        Args:
-            predictions: One for each trained network.
-            most: The most members.
-
-        Returns:
-            Their indices, best first, at least one.
-        """
-        center, scale = self._window_scale("validation")
-        truth = (self.truth["validation"] - center) / scale
-        scaled = [(p.forecast["validation"] - center) / scale for p in predictions]
-        alone = [self._error(truth, forecast) for forecast in scaled]
-        order = sorted(range(len(predictions)), key=lambda i: alone[i])[:most]
-        total, errors = np.zeros_like(truth), []
-        for count, index in enumerate(order, start=1):
-            total += scaled[index]
-            errors.append(self._error(truth, total / count))
-        within = [count for count, error in enumerate(errors, 1) if error <= 1.005 * min(errors)]
-        return order[: max(within)]
-
-    def _error(self, truth: np.ndarray, forecast: np.ndarray) -> float:
-        error = truth - forecast
-        return float(np.abs(error).mean() if self.panel else np.square(error).mean())
-
     def average(self, predictions: Sequence[Prediction]) -> Prediction:
         """Averages predictions with equal weights.
 
@@ -649,31 +621,6 @@ class ForecastingProblem:
             "gaps": options.gaps,
         }
 
-    def card(
-        self, record: Mapping[str, Any], baseline: Mapping[str, Any], command: str
-    ) -> dict[str, Any]:
-        """Returns what the model card says beside what the export measures.
-
-        Args:
-            record: ``architecture``, ``parameters``, ``test`` (scores) and ``options``.
-            baseline: Scores of the best baseline by name.
-            command: The command that makes the artifact again.
-        """
-        facts = self.describe()
-        protocol = facts.pop("scores")
-        return {
-            "data": facts,
-            "scores": record["test"],
-            "protocol": protocol,
-            "baseline": baseline,
-            "command": command,
-            "architecture": {
-                "name": record["architecture"],
-                "parameters": record.get("parameters"),
-                **record.get("options", {}),
-            },
-        }
-
     def check_fits(self, model: keras.Model, what: Any) -> None:
         """Refuses a model whose windows are not those of this problem.
 
@@ -770,22 +717,6 @@ class ForecastingProblem:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the data."""
         return (*self.table.report, *self.scale_notes)
-
-
-def attention_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Finds the layers of a model that return their attention weights.
-
-    Args:
-        model: Any functional model.
-
-    Returns:
-        Layers whose name starts with ``attention`` and whose output is (values, weights).
-    """
-    return [
-        layer
-        for layer in model.layers
-        if layer.name.startswith("attention") and isinstance(layer.output, (tuple, list))
-    ]
 
 
 def forecast_file(

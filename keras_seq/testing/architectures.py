@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seq.heads import Forecast
-from keras_seq.models import Architecture, build, resolve
+from keras_seq.heads import Forecast, Label, Tokens
+from keras_seq.models import CONTEXT, Architecture, build, resolve
 from keras_seq.testing.properties import (
     common_checks,
     export_checks,
@@ -35,6 +35,7 @@ from keras_seq.testing.subject import (
     keras_inputs,
     run_model,
 )
+from keras_seq.testing.tokens import token_checks
 
 
 def check_architecture(
@@ -44,12 +45,16 @@ def check_architecture(
     lookback: int = 24,
     channels: int = 3,
     horizon: int = 5,
+    tokens: bool | None = None,
     fresh_process: bool = True,
     export: bool = True,
     checks: Iterable[str] | None = None,
     skip: Iterable[str] = (),
 ) -> Report:
-    """Checks an architecture, alone and inside a forecasting model, by what its tags promise.
+    """Checks an architecture, alone and inside a model, by what its tags promise.
+
+    One that reads token ids is checked as a classifier of token sequences, every other one alone
+    and as a forecaster; with `tokens` it is checked on embedded tokens instead.
 
     Args:
         architecture: A registered name, ``"module:attribute"``, a function, or a Layer subclass.
@@ -57,6 +62,7 @@ def check_architecture(
         lookback: Steps that go in; must differ from the other sizes.
         channels: Features of a step.
         horizon: Steps to forecast.
+        tokens: Whether to check it as a classifier of token sequences; None: where it reads ids.
         fresh_process: Whether to load the saved model in a new Python process too (seconds).
         export: Whether to export to SavedModel and LiteRT and compare (seconds).
         checks: Names of the checks to run; default all that apply.
@@ -81,6 +87,7 @@ def check_architecture(
         lookback=lookback,
         channels=channels,
         horizon=horizon,
+        tokens=tokens,
         fresh_process=fresh_process,
         export=export,
     )
@@ -94,6 +101,7 @@ def architecture_checks(
     lookback: int = 24,
     channels: int = 3,
     horizon: int = 5,
+    tokens: bool | None = None,
     fresh_process: bool = True,
     export: bool = True,
 ) -> Checks:
@@ -105,6 +113,7 @@ def architecture_checks(
         lookback: As in `check_architecture`.
         channels: As in `check_architecture`.
         horizon: As in `check_architecture`.
+        tokens: As in `check_architecture`.
         fresh_process: As in `check_architecture`.
         export: As in `check_architecture`.
 
@@ -120,6 +129,8 @@ def architecture_checks(
     if "width" in bound.parameters:
         chosen.setdefault("width", 16)
     bound = resolve(architecture, **chosen)
+    if bound.reads_tokens if tokens is None else tokens:
+        return _on_tokens(architecture, bound, lookback, fresh_process, export)
     generator = np.random.default_rng(0)
     samples: Arrays = {"series": generator.normal(size=(4, lookback, channels)).astype("float32")}
     sequence = not bound.forecaster and "vector" not in bound.tags
@@ -133,7 +144,7 @@ def architecture_checks(
         samples["mask"][0, 3:5] = False
     if "time_index" in bound.parameters:
         samples["time_index"] = np.arange(4, dtype="int32")
-    fixed = not sequence or "needs_fixed_length" in bound.tags
+    fixed = bound.forecaster or "needs_fixed_length" in bound.tags
 
     def trunk(policy: str | None) -> keras.Model:
         with dtype_policy(policy):
@@ -179,6 +190,33 @@ def architecture_checks(
     return found
 
 
+def _on_tokens(
+    architecture: Any, bound: Architecture, steps: int, fresh_process: bool, export: bool
+) -> Checks:
+    """The checks of its signature, and those of a classifier of token sequences."""
+    options = dict(bound.options)
+    found = token_checks(
+        architecture,
+        options,
+        steps=steps,
+        modules=(bound.function.__module__, "keras_seq.layers"),
+        fresh_process=fresh_process,
+        export=export,
+    )
+
+    def model(**more: Any) -> keras.Model:
+        head = Label(classes=3, tokens=Tokens(40, width=8))
+        return build(architecture, inputs={"tokens": (None,)}, head=head, **{**options, **more})
+
+    first: Checks = {"signature": partial(_signature, bound)}
+    # What gives class scores itself may have no use for a width.
+    if "width" in bound.parameters and "logits" not in bound.tags:
+        first["width"] = partial(_width_grows, architecture, options, model)
+    if "depth" in bound.parameters:
+        first["depth"] = partial(_depth_grows, architecture, options, model)
+    return {**first, **found}
+
+
 def _title(architecture: Any) -> str:
     return architecture if isinstance(architecture, str) else architecture.__name__
 
@@ -215,7 +253,7 @@ def _signature(bound: Architecture) -> None:
             f"{parameter} is not a keyword-only option: put it behind the *",
         )
         require(
-            parameter.default is not inspect.Parameter.empty or parameter.name == "horizon",
+            parameter.default is not inspect.Parameter.empty or parameter.name in CONTEXT,
             f"the option {parameter.name!r} has no default",
         )
     require(hasattr(bound.function, "tags"), "it declares no tags: decorate it with @architecture")
@@ -255,7 +293,9 @@ def _output_shape(
     elif sequence:
         wanted = (batch, subject.steps, width or got[-1])
     else:
-        wanted = (batch, width or got[-1])
+        # A vector may join several of the width, one for each kind of thing it looks for.
+        fits = not width or got[-1] % width == 0
+        wanted = (batch, got[-1] if fits else width)
     require(got == wanted, f"the output is {got}, the contract says {wanted}")
     (symbolic,) = (tuple(y.shape) for y in keras.tree.flatten(subject.model.output))
     told = tuple(got[i] if size is None else size for i, size in enumerate(symbolic))

@@ -15,6 +15,7 @@ import pytest
 
 import keras_seq
 from keras_seq import layers, testing
+from keras_seq.models import resolve
 
 # Registered by keras_seq itself; a plugin that happens to be installed is its author's to test.
 ARCHITECTURES = tuple(
@@ -31,17 +32,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lstm-stacked": {"depth": 2, "residual": True, "layer_norm": True},
     "lstm-bidirectional": {"bidirectional": True},
     "gru-bidirectional": {"bidirectional": True, "depth": 2},
+    "gru-variational": {"dropout": 0.1, "variational": True},
     "attention_rnn-causal": {"causal": True, "cell": "gru"},
     "transformer-causal": {"causal": True, "positions": "rotary", "glu": True},
     "transformer-post": {"norm": "post", "positions": "learned"},
+    "bag_of_words-counts": {"weights": "counts", "ngrams": 2, "depth": 2},
+    "fasttext-embeddings": {"nb": False, "ngrams": 2},
 }
-CASES = (*ARCHITECTURES, *VARIANTS)
+
+# Architectures on features that are tried on embedded tokens as well: one of each kind.
+ON_TOKENS = ("gru-tokens", "tcn-tokens", "text_cnn-tokens", "transformer-tokens")
+CASES = (*ARCHITECTURES, *VARIANTS, *ON_TOKENS)
 
 # Forecasters take as many steps as their smallest defaults allow; see the tests of each.
 SMALL: dict[str, dict[str, Any]] = {
     "linear": {"window": 5},
     "patch_transformer": {"patch_length": 8, "stride": 4},
     "segment_rnn": {"segment_length": 6},
+    # So many ids that few n-grams meet, in files that are quickly written.
+    "fasttext": {"buckets": 500},
+    "bag_of_words": {"buckets": 500},
 }
 
 
@@ -55,7 +65,10 @@ def checks_of(case: str) -> testing.Checks:
     # One model a case serves all its checks. The checks of a case run on one worker (the mark
     # below), so the cache need not be large.
     return testing.architecture_checks(
-        case.partition("-")[0], options=options(case), fresh_process=False
+        case.partition("-")[0],
+        options=options(case),
+        tokens=True if case in ON_TOKENS else None,
+        fresh_process=False,
     )
 
 
@@ -89,10 +102,18 @@ def test_what_the_tags_promise_is_checked():
         assert {"signature", "save", "learns", "litert", "saved_model", "mixed_float16"} <= found
         assert ("causal" in found) == ("causal" in tags)
         assert ("attention" in found) == ("returns_attention" in tags)
-        sequence = not {"forecaster", "vector", "needs_fixed_length"} & tags
+        if resolve(name).reads_tokens:
+            assert {"padding", "adapt"} <= found
+            continue
+        sequence = not {"forecaster", "needs_fixed_length"} & tags
         assert ("mask_padding" in found) == sequence
         if sequence:
             assert "mask_values" in found
+
+
+def test_what_reads_tokens_is_tried_on_them():
+    for case in ON_TOKENS:
+        assert {"logits", "padding", "learns", "litert", "saved_model"} <= set(checks_of(case))
 
 
 # ---------------------------------------------------------------------------------------- layers
@@ -107,6 +128,10 @@ def random(*shape: int) -> np.ndarray:
 
 MASK = np.arange(T) < np.array([[7], [4], [5]])
 MASK[0, 2] = False  # a hole
+FIRST = np.arange(T) < np.array([[7], [4], [5]])  # real steps first
+TOKENS = np.where(MASK, np.random.default_rng(0).integers(5, 20, size=MASK.shape), 0).astype(
+    "int32"
+)
 
 # name of the layer class, what sets the case apart -> arguments of layer_checks.
 LAYERS: dict[str, dict[str, Any]] = {
@@ -123,13 +148,44 @@ LAYERS: dict[str, dict[str, Any]] = {
         "export": False,
     },
     "ApplyMask": {"layer": layers.ApplyMask, "inputs": random(3, T, 4), "mask": MASK},
+    "CRFMarginals": {
+        "layer": layers.CRFMarginals,
+        "inputs": random(3, T, 4, 4),
+        "mask": FIRST,
+    },
+    "CRFPotentials": {"layer": layers.CRFPotentials, "inputs": random(3, T, 4)},
+    "ClassToken": {
+        "layer": layers.ClassToken,
+        "inputs": random(3, T, 4),
+    },
+    "ClassToken-mask": {
+        # The mask that comes out is one step longer: nothing to compare step by step.
+        "layer": layers.ClassToken,
+        "inputs": (random(3, T, 4), MASK),
+        "fixed_length": True,
+        "export": False,
+    },
     "CovariateEffect": {"layer": lambda: layers.CovariateEffect(2), "inputs": random(3, T, 4)},
+    **{
+        f"EmbeddingBag-{weights}": {
+            "layer": functools.partial(
+                layers.EmbeddingBag, 20, 4, weights=weights, orders=orders, buckets=30
+            ),
+            "inputs": TOKENS,
+        }
+        for weights, orders in (("mean", 1), ("counts", 1), ("tf_idf", 2))
+    },
     "FeedForward": {"layer": lambda: layers.FeedForward(12), "inputs": random(3, T, 4)},
     "FeedForward-glu": {
         "layer": lambda: layers.FeedForward(glu=True),
         "inputs": random(3, T, 4),
         "causal": True,
         "export": False,
+    },
+    "HashedNGrams": {
+        "layer": lambda: layers.HashedNGrams(20, 3, 30),
+        "inputs": TOKENS,
+        "skip": ("gradients",),  # of ids there are none
     },
     "LastObserved": {"layer": layers.LastObserved, "inputs": random(3, T, 4), "mask": MASK},
     "LearnedCycle": {
@@ -177,6 +233,15 @@ LAYERS: dict[str, dict[str, Any]] = {
         "inputs": (random(3, 5, 4), random(3, T, 6)),
         "mask": MASK,
     },
+    "NaiveBayesScores": {
+        "layer": lambda: layers.NaiveBayesScores(2, 20, buckets=30, dropout=0.2),
+        "inputs": TOKENS,
+    },
+    "NaiveBayesScores-classes": {
+        "layer": lambda: layers.NaiveBayesScores(3, 20, buckets=30, exclusive=False),
+        "inputs": TOKENS,
+        "export": False,
+    },
     "OrderedQuantiles": {
         "layer": lambda: layers.OrderedQuantiles((0.1, 0.5, 0.9)),
         "inputs": random(3, T, 2, 3),
@@ -198,7 +263,7 @@ LAYERS: dict[str, dict[str, Any]] = {
             "inputs": random(3, T, 4),
             "mask": MASK,
         }
-        for method in ("last", "mean", "max", "attention")
+        for method in ("last", "first", "mean", "max", "attention")
     },
     "ReverseNormalization": {
         "layer": layers.ReverseNormalization,
@@ -218,6 +283,12 @@ LAYERS: dict[str, dict[str, Any]] = {
         "layer": lambda: layers.RotaryPositions(max_length=16),
         "inputs": random(3, 2, T, 4),
         "fixed_length": True,
+    },
+    "SampledLikelihood": {
+        # In training rows are set against each other.
+        "layer": lambda: layers.SampledLikelihood(20),
+        "inputs": (random(3, T, 4), random(3, T, 4), TOKENS, random(3, T, 20)),
+        "export": False,
     },
     "SegmentQueries": {
         # A row of the input becomes several rows of the output: they cannot be compared one by one.
@@ -249,6 +320,11 @@ LAYERS: dict[str, dict[str, Any]] = {
         "mask": MASK,
         "causal": True,
     },
+    "TokenDropout": {
+        "layer": lambda: layers.TokenDropout(0.3),
+        "inputs": TOKENS,
+        "skip": ("gradients",),  # of ids there are none
+    },
     "TransformerBlock": {
         "layer": lambda: layers.TransformerBlock(4, heads=2),
         "inputs": random(3, T, 4),
@@ -262,6 +338,19 @@ LAYERS: dict[str, dict[str, Any]] = {
         "mask": MASK,
         "causal": True,
     },
+    "ViterbiDecode": {
+        "layer": layers.ViterbiDecode,
+        "inputs": random(3, T, 4, 4),
+        "mask": FIRST,
+        "skip": ("gradients",),  # labels have none
+    },
+}
+
+# Layers with states in a dict, which the grid's arrays cannot be, or with states from one call to
+# the next, and where they are tested.
+ELSEWHERE = {
+    "CarriedStates": "tests/layers/test_carried.py",
+    "Step": "tests/layers/test_steps.py",
 }
 
 
@@ -338,7 +427,7 @@ def test_every_public_layer_is_in_the_grid():
         if isinstance(getattr(layers, name), type)
         and issubclass(getattr(layers, name), keras.layers.Layer)
     }
-    assert {case.partition("-")[0] for case in LAYERS} == public
+    assert {case.partition("-")[0] for case in LAYERS} | set(ELSEWHERE) == public
 
 
 def test_every_layer_is_public_or_private_by_name():
@@ -363,4 +452,5 @@ def test_every_architecture_is_in_the_grid():
     assert set(ARCHITECTURES) >= {
         "linear", "mlp", "cnn", "tcn", "rnn", "lstm", "gru", "attention_rnn", "transformer",
         "patch_transformer", "inverted_transformer", "segment_rnn", "nhits", "tsmixer", "cycle",
+        "bag_of_words", "fasttext", "text_cnn", "rcnn",
     }  # fmt: skip

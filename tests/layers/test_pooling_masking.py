@@ -92,7 +92,7 @@ def test_open_length_in_a_model(method):
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match="pooling is 'sum': give one of last, mean"):
+    with pytest.raises(ValueError, match="pooling is 'sum': give one of last, first, mean"):
         Pooling("sum")
 
 

@@ -1,8 +1,4 @@
-"""Heads: what goes into an architecture, and what its output becomes.
-
-A head is a small frozen description; `keras_seq.build` calls its `connect` with the architecture
-and the named inputs. An architecture knows no task, and a head knows no architecture.
-"""
+"""The forecast head: windows in, many steps ahead out."""
 
 from __future__ import annotations
 
@@ -179,53 +175,3 @@ class Forecast:
             y = ops.reshape(y, (-1, channels, self.horizon, outputs))
             return ops.transpose(y, (0, 2, 1, 3))
         return ops.reshape(y, (-1, self.horizon, channels, outputs))
-
-
-@dataclass(frozen=True)
-class Label:
-    """One label for each sequence: class scores (logits) from the pooled states.
-
-    Inputs: ``features`` or ``series`` (B, T, D) and, if any, ``mask`` (B, T).
-    Output: ``logits`` (B, classes).
-
-    Args:
-        classes: How many labels there are.
-        pooling: ``"last"``, ``"mean"``, ``"max"`` or ``"attention"``; ``None`` takes ``last`` of
-            causal architectures and ``mean`` of the others.
-        dropout: On the pooled features.
-
-    Example:
-        >>> import keras_seq
-        >>> head = keras_seq.heads.Label(classes=3)
-        >>> keras_seq.build("gru", inputs={"features": (None, 5)}, head=head).output["logits"].shape
-        (None, 3)
-    """
-
-    classes: int
-    pooling: str | None = None
-    dropout: float = 0.0
-
-    def connect(self, architecture: Architecture, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Connects the inputs, the architecture and the class scores.
-
-        Args:
-            architecture: The architecture with its options; no forecaster.
-            inputs: ``features`` or ``series``, and ``mask`` if any.
-
-        Returns:
-            ``{"logits": tensor}``.
-        """
-        if architecture.forecaster:
-            raise ValueError(
-                f"{architecture.name} is a forecaster: it maps a lookback to a horizon and has no "
-                "label; choose a sequence architecture (keras-seq list)"
-            )
-        mask = inputs.get("mask")
-        x = inputs["features"] if "features" in inputs else inputs["series"]
-        h = architecture(x, mask=mask)
-        if len(h.shape) == 3:
-            pooling = self.pooling or ("last" if "causal" in architecture.tags else "mean")
-            h = Pooling(pooling, name="pooling")(h, mask=mask)
-        if self.dropout:
-            h = keras.layers.Dropout(self.dropout, name="head_dropout")(h)
-        return {"logits": keras.layers.Dense(self.classes, name="logits")(h)}

@@ -1,0 +1,25 @@
+"""Writing on: from what a model says about the next token to whole sequences.
+
+Everything here stands on one step: ``step(tokens, states, position) -> (logits, states)``, with
+the token of one position for each row (B,), what the model remembers of the positions before it
+(a dict of tensors, batch first), and that position (B,). `stepper` makes it of a trained model:
+each token costs one position, not the whole text once more. A search that is not here, over any
+model that has a step, needs nothing else.
+"""
+
+from __future__ import annotations
+
+from keras_seq.decoding.loop import generate, stream
+from keras_seq.decoding.sampling import Choice, probabilities
+from keras_seq.decoding.step import Stepper, step_model, stepper, whole_stepper
+
+__all__ = [
+    "Choice",
+    "Stepper",
+    "generate",
+    "probabilities",
+    "step_model",
+    "stepper",
+    "stream",
+    "whole_stepper",
+]

@@ -1,0 +1,16 @@
+"""Preprocessing: from raw text to token ids. Names are loaded when first used."""
+
+from __future__ import annotations
+
+from keras_seq.lazy import lazy_names
+
+_HOMES = {
+    "DeviceTokenizer": "device_tokenizer",
+    "GivenWords": "device_words",
+    "GraphTokenizer": "graph_tokenizer",
+    "KINDS": "device_tokenizer",
+    "Tokenizer": "tokenizer",
+    "tokenizer_table": "tokenizers",
+    "train_tokenizer": "tokenizers",
+}
+__all__, __getattr__, __dir__ = lazy_names(__name__, _HOMES)
