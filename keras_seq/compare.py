@@ -948,7 +948,11 @@ class Comparison:
         }
         if points:
             found["Quality against latency on the device runtime"] = draw.quality_latency_figure(
-                points, lines_of, score=self.problem.primary, title=""
+                points,
+                lines_of,
+                score=self.problem.primary,
+                lower_is_better=self.problem.lower_is_better,
+                title="",
             )
         return found
 

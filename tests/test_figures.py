@@ -106,6 +106,16 @@ def test_front_of_quality_and_latency():
     np.testing.assert_array_equal(found["best up to that latency"], [[1.0, 0.4], [2.0, 0.3]])
     assert not any(label.startswith("broken") for label in found)
     assert any(label.startswith("naive") for label in found)
+    assert figure.axes[0].get_ylabel().endswith("lower is better")
+    # Where high is good, the front holds the slower one that is better, and not the worse.
+    up = quality_latency_figure(
+        {"fast": (1.0, 0.8), "slow": (2.0, 0.9), "worse": (3.0, 0.7)},
+        score="accuracy",
+        lower_is_better=False,
+    )
+    (front,) = [x for x in up.axes[0].lines if x.get_label() == "best up to that latency"]
+    assert list(front.get_ydata()) == [0.8, 0.9]
+    assert up.axes[0].get_ylabel() == "accuracy, higher is better"
     drawn(quality_latency_figure({}))
 
 

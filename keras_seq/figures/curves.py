@@ -257,9 +257,10 @@ def quality_latency_figure(
     baselines: Mapping[str, float] | None = None,
     *,
     score: str = "MSE",
+    lower_is_better: bool = True,
     title: str = "Quality against latency",
 ) -> Figure:
-    """Draws each architecture as a point: milliseconds a prediction, and its score (low is good).
+    """Draws each architecture as a point: milliseconds a prediction, and its score.
 
     A grey step joins those that no other beats in both.
 
@@ -267,6 +268,7 @@ def quality_latency_figure(
         points: `{name: (latency in ms, score)}`.
         baselines: `{name: score}`, drawn as horizontal lines.
         score: What the score is, with its unit.
+        lower_is_better: Whether a low score is good.
         title: Title.
 
     Returns:
@@ -281,11 +283,12 @@ def quality_latency_figure(
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     names = [n for n, p in points.items() if np.isfinite(p).all() and p[0] > 0]
-    ordered = sorted(names, key=lambda n: points[n])
+    sign = 1 if lower_is_better else -1
+    ordered = sorted(names, key=lambda n: (points[n][0], sign * points[n][1]))
     best, front = np.inf, []
     for name in ordered:
-        if points[name][1] < best:
-            best = points[name][1]
+        if sign * points[name][1] < best:
+            best = sign * points[name][1]
             front.append(points[name])
     if len(front) > 1:
         axes.step(
@@ -317,7 +320,8 @@ def quality_latency_figure(
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="latency of one prediction [ms]", ylabel=f"{score}, lower is better")
+    way = "lower" if lower_is_better else "higher"
+    axes.set(xlabel="latency of one prediction [ms]", ylabel=f"{score}, {way} is better")
     axes.set_title(title, loc="left")
     _quiet(axes)
     _legend(figure, axes)

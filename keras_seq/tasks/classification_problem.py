@@ -801,7 +801,7 @@ class ClassificationProblem(Problem):
     def title(self) -> str:
         """A title for tables."""
         kind = "labels" if self.options.multi_label else "classes"
-        return f"{self.options.data}: {len(self.classes)} {kind}"
+        return f"{Path(self.options.data).name}: {len(self.classes)} {kind}"
 
     @cached_property
     def _data_notes(self) -> tuple[str, ...]:

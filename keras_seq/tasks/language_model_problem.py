@@ -265,10 +265,15 @@ class LanguageModelProblem(Problem):
             Every score by name.
         """
         characters = None if self.masked else self.streams.characters[part]
-        words = None if self.masked else self.streams.words[part]
+        # Of characters "a word" would be a number too large to say anything.
+        words = self.streams.words[part] if self._in_words else None
         return evaluation.language_model_scores(
             prediction[part], characters=characters, words=words
         )
+
+    @property
+    def _in_words(self) -> bool:
+        return not self.masked and self.tokenizer.kind not in ("characters", "bytes")
 
     @property
     def labels(self) -> dict[str, str]:
@@ -276,7 +281,7 @@ class LanguageModelProblem(Problem):
         found = {"cross_entropy": "nats a token", "perplexity": "perplexity"}
         if not self.masked:
             found["bits_per_character"] = "bits a character"
-            if self.tokenizer.kind not in ("characters", "bytes"):
+            if self._in_words:
                 found["word_perplexity"] = "perplexity a word"
         return found
 

@@ -534,7 +534,7 @@ class TaggingProblem(Problem):
     @property
     def title(self) -> str:
         """A title for tables."""
-        return f"{self.options.data}: {len(self.tags)} tags ({self.options.tag_column})"
+        return f"{Path(self.options.data).name}: {len(self.tags)} tags ({self.options.tag_column})"
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
