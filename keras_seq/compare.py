@@ -890,6 +890,7 @@ class Comparison:
             folder,
             formats=self.formats,
             samples=samples,
+            calibration=self.problem.samples(model, "train", 512),
             score=self.problem.shipped_score(samples),
             card=self._card(row),
             metadata=self.problem.metadata(),

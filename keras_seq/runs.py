@@ -260,6 +260,7 @@ def export_run(
         folder,
         formats=formats,
         samples=samples,
+        calibration=problem.samples(model, "train", 512),
         score=problem.shipped_score(samples),
         card=problem.card(record, {best: problem.scores(scored[best])}, commands),
         metadata=problem.metadata(),

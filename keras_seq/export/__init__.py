@@ -78,6 +78,7 @@ def export(
     *,
     formats: str | Sequence[str] = ("saved_model", "litert", "keras"),
     samples: dict[str, np.ndarray],
+    calibration: dict[str, np.ndarray] | None = None,
     tolerance: float | Mapping[str, float] | None = None,
     score: _parity.Score | None = None,
     card: dict[str, Any] | None = None,
@@ -99,8 +100,9 @@ def export(
             ``parity.json``, ``README.md`` (the model card), ``manifest.sha256``. The folder's
             name is the model's name in TF Serving.
         formats: Names of exporters; ``litert`` is float32, ``litert:all`` all four LiteRT forms.
-        samples: Name of each input to real values, (N, ...): for the comparison, and (up to 128
-            of them) to show int8 the ranges of the values.
+        samples: Name of each input to real values, (N, ...), for the comparison.
+        calibration: Others like them, from the training part, of which up to 512 show int8 the
+            ranges of the values; None: the samples do.
         tolerance: Largest difference relative to each output's scale, for all formats or by
             name; default 1e-5 for float32, 5e-3 for float16, 5e-2 for dynamic range and int8.
         score: Test score of named outputs for all samples, lower is better. With it int8 is
@@ -145,6 +147,7 @@ def export(
     allowed = _tolerances(tolerance, chosen)
     signature = Signature(model)
     rows = signature.check(samples)
+    shown = rows if calibration is None else _as_long_as(rows, signature.check(calibration))
     targets = {item.name: item.path.format(version=version) for item in chosen}
     previous = _previous(folder, targets, version, overwrite)
     wanted = _endpoints.check_endpoints(endpoints, chosen)
@@ -180,7 +183,12 @@ def export(
             started = time.perf_counter()
             mine = [endpoint for endpoint in wanted if item.name in endpoint.formats]
             imports = _endpoints.imports_of(mine)
-            made = item.write(model, destination, rows, **({"endpoints": mine} if mine else {}))
+            made = item.write(
+                model,
+                destination,
+                shown if item.by_score else rows,
+                **({"endpoints": mine} if mine else {}),
+            )
             written = time.perf_counter()
             run = item.run(destination, rows, **({"imports": imports} if imports else {}))
             limit = allowed.get(item.name)
@@ -229,6 +237,20 @@ def export(
         _write_text(stage / "manifest.sha256", _manifest(stage, folder))
         _put_in_place(stage, folder)
     return report
+
+
+def _as_long_as(
+    samples: dict[str, np.ndarray], others: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Cuts the others, or pads them with zeros, to the sizes of the samples."""
+    found = {}
+    for name, value in others.items():
+        sizes = samples[name].shape[1:]
+        made = np.zeros((len(value), *sizes), value.dtype)
+        kept = tuple(slice(0, min(a, b)) for a, b in zip(sizes, value.shape[1:], strict=True))
+        made[(slice(None), *kept)] = value[(slice(None), *kept)]
+        found[name] = made
+    return found
 
 
 def _chosen(formats: str | Sequence[str]) -> list[Exporter]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # This module is read by processes that must not import TensorFlow: Keras is imported where used.
 
 #: How many samples show the int8 converter the ranges of the values.
-REPRESENTATIVE = 256
+REPRESENTATIVE = 512
 
 
 def _write(

@@ -66,7 +66,8 @@ def load_preset(kind: Any, preset: str, **options: Any) -> Any:
         return kind.from_preset(found, **options)
     except Exception as error:  # whatever a download, a file or a class of theirs raises
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = (lines or [type(error).__name__])[0][:160]
+        # Of a list that begins here, the sentence before it.
+        reason = (lines or [type(error).__name__])[0].split(". A preset must")[0][:160]
         raise UserError(
             f"{PREFIX}{preset} cannot be loaded ({reason}): give the folder of a preset, as "
             "save_to_preset writes it, or with a network the name of one of KerasHub"
