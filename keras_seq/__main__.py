@@ -34,7 +34,7 @@ app.add_typer(train_app, name="train")
 # How a comparison is made, whatever the task: name -> (type, help). Unset options keep the
 # defaults of `keras_seq.compare.Recipe`, or what --recipe says.
 _SHARED: dict[str, tuple[Any, str]] = {
-    "parameters": (int, "Parameter budget that widths are solved for ."),
+    "parameters": (int, "Parameter budget that widths are solved for; 0: each its own width."),
     "epochs": (int, "The most epochs of a training."),
     "minutes": (float, "The most minutes of all trainings together; 0: no limit."),
     "seeds": (int, "How many seeds."),
@@ -45,6 +45,7 @@ _SHARED: dict[str, tuple[Any, str]] = {
     "patience": (int, "Epochs without improvement before a training ends."),
     "averaging": (float, "Momentum of the moving average of the weights."),
     "deterministic": (bool, "Force deterministic kernels."),
+    "jit_compile": (bool, "Compile the step by XLA: for long runs of small Transformers."),
 }
 
 _USUAL: dict[str, Any] = {

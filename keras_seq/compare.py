@@ -61,6 +61,7 @@ class Recipe:
         averaging: Momentum of the moving average of the weights that is validated and kept.
         ensemble: Whether the average of the best networks is a row.
         deterministic: Whether TensorFlow's deterministic kernels are forced.
+        jit_compile: Whether XLA compiles the training step.
     """
 
     task: str
@@ -79,6 +80,7 @@ class Recipe:
     averaging: float = 0.99
     ensemble: bool = True
     deterministic: bool = False
+    jit_compile: bool = False
 
     def __post_init__(self) -> None:
         if not self.architectures:
@@ -166,6 +168,7 @@ def compare(
     averaging: float | None = None,
     ensemble: bool | None = None,
     deterministic: bool | None = None,
+    jit_compile: bool | None = None,
     **options: Any,
 ) -> Comparison:
     """Trains every architecture under one budget and writes the leaderboard.
@@ -192,6 +195,7 @@ def compare(
         averaging: Of the weights.
         ensemble: Whether there is a row for the average.
         deterministic: Whether deterministic kernels are forced.
+        jit_compile: Whether XLA compiles the training step.
         **options: The task's options, such as those of `keras_seq.tasks.forecasting.Forecasting`.
 
     Returns:
@@ -213,6 +217,7 @@ def compare(
         "averaging": averaging,
         "ensemble": ensemble,
         "deterministic": deterministic,
+        "jit_compile": jit_compile,
     }
     made = make_task(task, options)
     recipe = Recipe(
@@ -684,6 +689,7 @@ class Comparison:
             "patience": recipe.patience,
             "averaging": recipe.averaging,
             "seed": seed,
+            "jit_compile": recipe.jit_compile,
         }
         result = fit(
             model,

@@ -242,6 +242,28 @@ def attention_layers(model: keras.Model) -> list[keras.layers.Layer]:
     ]
 
 
+def attention_figures(model: keras.Model, inputs: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the attention weights of the first example, a picture for each layer that has any.
+
+    Args:
+        model: Any functional model with named inputs.
+        inputs: A batch of them; others than its own are left out.
+
+    Returns:
+        Figures by tag.
+    """
+    import keras
+
+    from keras_seq.figures import attention_figure
+
+    found = {}
+    for layer in attention_layers(model):
+        probe = keras.Model(model.input, layer.output)
+        weights = np.asarray(probe.predict_on_batch({k: inputs[k] for k in model.input})[1])[0]
+        found[f"attention/{layer.name}"] = attention_figure(weights, title=layer.name)
+    return found
+
+
 def reasons(
     model: keras.Model,
     ids: np.ndarray,

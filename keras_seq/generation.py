@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from keras_seq.errors import UserError
 from keras_seq.export.exporter import Endpoint
+from keras_seq.runs import find_model
 
 if TYPE_CHECKING:
     import keras
@@ -127,27 +127,15 @@ def open_stepper(source: str | Path) -> tuple[Stepper, dict[str, Any]]:
     Raises:
         UserError: If there is no language model that predicts the next token.
     """
-    path = Path(source)
-    candidates = [path, path / "model.keras", path / "keras" / "model.keras"]
-    found = next((p for p in candidates if p.suffix == ".keras" and p.is_file()), None)
-    beside = path / "metadata.json"
-    metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    if found is not None:
+    kind, found, metadata = find_model(source)
+    _check_metadata(source, metadata)
+    if kind == "keras":
         from keras_seq import saving
 
-        metadata = metadata or saving.read_metadata(found)
-        _check_metadata(source, metadata)
         return model_stepper(saving.load(found), length=metadata.get("context")), metadata
-    numbers = [p for p in path.glob("[0-9]*") if (p / "saved_model.pb").is_file()]
-    light = path / "litert" / "model_float32.tflite"
-    if not numbers and not light.is_file():
-        raise UserError(
-            f"{path} holds no model: give a run folder, an exported folder, or a .keras file"
-        )
-    _check_metadata(source, metadata)
-    if numbers:
-        return _of_saved_model(max(numbers, key=lambda p: int(p.name)), metadata), metadata
-    return _of_litert(light, metadata), metadata
+    if kind == "saved_model":
+        return _of_saved_model(found, metadata), metadata
+    return _of_litert(found, metadata), metadata
 
 
 def _check_metadata(source: str | Path, metadata: dict[str, Any]) -> None:

@@ -138,6 +138,37 @@ def predict_file(source: str | Path, *, data: str, out: str | Path) -> pandas.Da
     return frame
 
 
+def find_model(source: str | Path) -> tuple[str, Path, dict[str, Any]]:
+    """Finds the model in what a run or an export left, without opening it.
+
+    Args:
+        source: As for `open_model`.
+
+    Returns:
+        ``"keras"``, ``"saved_model"`` or ``"litert"``; the file or version folder; the metadata.
+
+    Raises:
+        UserError: If there is no model.
+    """
+    path = Path(source)
+    beside = path / "metadata.json"
+    metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    for file in (path, path / "model.keras", path / "keras" / "model.keras"):
+        if file.suffix == ".keras" and file.is_file():
+            from keras_seq import saving
+
+            return "keras", file, metadata or saving.read_metadata(file)
+    numbers = [p for p in path.glob("[0-9]*") if (p / "saved_model.pb").is_file()]
+    if numbers:
+        return "saved_model", max(numbers, key=lambda p: int(p.name)), metadata
+    light = path / "litert" / "model_float32.tflite"
+    if light.is_file():
+        return "litert", light, metadata
+    raise UserError(
+        f"{path} holds no model: give a run folder, an exported folder, or a .keras file"
+    )
+
+
 def open_model(
     source: str | Path,
 ) -> tuple[Callable[[dict[str, Any]], Mapping[str, Any]], list[str], dict[str, Any]]:
@@ -154,23 +185,17 @@ def open_model(
     Raises:
         UserError: If there is no model, or it is damaged.
     """
-    path = Path(source)
-    candidates = [path, path / "model.keras", path / "keras" / "model.keras"]
-    found = next((p for p in candidates if p.suffix == ".keras" and p.is_file()), None)
-    beside = path / "metadata.json"
-    metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    if found is not None:
+    kind, found, metadata = find_model(source)
+    if kind == "keras":
         from keras_seq import saving
 
-        metadata = metadata or saving.read_metadata(found)
         model = saving.load(found)
         return lambda inputs: model.predict(inputs, verbose=0), list(model.input), metadata
-    numbers = [p for p in path.glob("[0-9]*") if (p / "saved_model.pb").is_file()]
-    if numbers:
+    if kind == "saved_model":
         import tensorflow as tf
 
-        _import_needed(path / "parity.json")
-        loaded = tf.saved_model.load(str(max(numbers, key=lambda p: int(p.name))))
+        _import_needed(found.parent / "parity.json")
+        loaded = tf.saved_model.load(str(found))
         serve = loaded.signatures["serving_default"]
         specs = serve.structured_input_signature[1]
         names = list(specs)
@@ -182,27 +207,22 @@ def open_model(
         # The loaded object owns the variables: it lives as long as the function.
         run.owner = loaded  # type: ignore[attr-defined]
         return run, names, metadata
-    light = path / "litert" / "model_float32.tflite"
-    if light.is_file():
-        from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(light))
-        call = interpreter.get_signature_runner("serving_default")
-        details = call.get_input_details()
+    interpreter = Interpreter(str(found))
+    call = interpreter.get_signature_runner("serving_default")
+    details = call.get_input_details()
 
-        def run_light(inputs: dict[str, Any]) -> dict[str, Any]:
-            given = {k: np.asarray(v, dtype=details[k]["dtype"]) for k, v in inputs.items()}
-            each = []
-            for i in range(len(next(iter(given.values())))):
-                # A recurrent operator may keep its state from call to call.
-                interpreter.reset_all_variables()
-                each.append(call(**{name: value[i : i + 1] for name, value in given.items()}))
-            return {name: np.concatenate([row[name] for row in each]) for name in each[0]}
+    def run_light(inputs: dict[str, Any]) -> dict[str, Any]:
+        given = {k: np.asarray(v, dtype=details[k]["dtype"]) for k, v in inputs.items()}
+        each = []
+        for i in range(len(next(iter(given.values())))):
+            # A recurrent operator may keep its state from call to call.
+            interpreter.reset_all_variables()
+            each.append(call(**{name: value[i : i + 1] for name, value in given.items()}))
+        return {name: np.concatenate([row[name] for row in each]) for name in each[0]}
 
-        return run_light, list(details), metadata
-    raise UserError(
-        f"{path} holds no model: give a run folder, an exported folder, or a .keras file"
-    )
+    return run_light, list(details), metadata
 
 
 def _import_needed(report: Path) -> None:

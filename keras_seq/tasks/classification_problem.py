@@ -22,7 +22,7 @@ from keras_seq.metrics import WeightedCrossentropy
 from keras_seq.models import build, resolve
 from keras_seq.tasks import text
 from keras_seq.tasks.classification_files import FixedBatches, UnmaskedBatches, read_examples
-from keras_seq.tasks.problem import Problem
+from keras_seq.tasks.problem import Problem, paired_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -460,13 +460,7 @@ class ClassificationProblem(Problem):
             ``test``, ``statistic`` (negative: ours is better), ``p``, ``difference``.
         """
         found = evaluation.example_test(ours, theirs)
-        return {
-            "test": found.name,
-            "statistic": found.statistic,
-            "p": found.p_value,
-            "difference": found.mean_difference,
-            "note": found.note,
-        }
+        return paired_record(found)
 
     # ---- the ensemble -------------------------------------------------------------------------
 

@@ -24,11 +24,11 @@ from keras_seq.data import (
     read_series,
 )
 from keras_seq.errors import UserError
-from keras_seq.explain import attention_layers
+from keras_seq.explain import attention_figures
 from keras_seq.heads import Forecast
 from keras_seq.metrics import PinballLoss
 from keras_seq.models import build, resolve
-from keras_seq.tasks.problem import Problem
+from keras_seq.tasks.problem import Problem, paired_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -364,13 +364,7 @@ class ForecastingProblem(Problem):
         """
         series = self.series_of_row[self.starts["test"]] if self.panel else None
         found = evaluation.paired_test(ours, theirs, horizon=self.horizon, series=series)
-        return {
-            "test": found.name,
-            "statistic": found.statistic,
-            "p": found.p_value,
-            "difference": found.mean_difference,
-            "note": found.note,
-        }
+        return paired_record(found)
 
     # ---- the ensemble -------------------------------------------------------------------------
 
@@ -514,7 +508,7 @@ class ForecastingProblem(Problem):
         Returns:
             Figures by tag.
         """
-        from keras_seq.figures import attention_figure, forecast_figure
+        from keras_seq.figures import forecast_figure
 
         starts = self.figure_starts(windows, "validation")
         inputs, _ = self._windows(starts, model).batch(np.arange(len(starts)))
@@ -536,11 +530,7 @@ class ForecastingProblem(Problem):
                 title=f"{self.title_of(start)}",
                 **bounds,
             )
-        for layer in attention_layers(model):
-            probe = keras.Model(model.input, layer.output)
-            weights = np.asarray(probe.predict_on_batch(inputs)[1])[0]
-            found[f"attention/{layer.name}"] = attention_figure(weights, title=layer.name)
-        return found
+        return {**found, **attention_figures(model, inputs)}
 
     def board_figures(
         self, predictions: Mapping[str, Prediction], names: Sequence[str]

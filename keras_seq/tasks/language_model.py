@@ -6,10 +6,11 @@ Light to import, so that the command line can print its help at once; the work i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_seq.errors import UserError
+from keras_seq.tasks.task import Task, flag, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -22,12 +23,8 @@ if TYPE_CHECKING:
 OBJECTIVES = ("next", "masked")
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
-class LanguageModel:
+class LanguageModel(Task):
     """Text that continues, or with gaps to fill: trained on plain text without labels.
 
     Args:
@@ -71,31 +68,29 @@ class LanguageModel:
     name: ClassVar[str] = "language_model"
     defaults: ClassVar[dict[str, Any]] = {"epochs": 10, "ensemble": False}
 
-    data: tuple[str, ...] = _option((), "Training text (.txt, .gz, or a table); repeat it.")
-    validation: str = _option("", "Validation text (default: cut off the training text).")
-    test: str = _option("", "Test text (default: --test-fraction, or the validation part).")
-    validation_fraction: float = _option(0.1, "Part of the training text (default 0.1).")
-    test_fraction: float = _option(0.0, "Part of the training text, at its end (default 0).")
-    text_column: tuple[str, ...] = _option(("text",), "Column of the text in a table.")
-    objective: str = _option("next", "next (generation) or masked (pretraining).")
-    tokenizer: str = _option(
-        "characters", "words|characters|bytes|word_pieces|byte_pairs|unigrams."
-    )
-    vocabulary: int = _option(30_000, "The most ids (default 30000).")
-    lowercase: bool = _option(False, "Make letters small.")
-    clean: str = _option("none", "Take out of the text: none|html|web.")
-    context: int = _option(128, "Steps of a training window (default 128).")
-    stride: int = _option(0, "Steps between scored windows (default: the context).")
-    score_context: int = _option(0, "Steps of a scored window (default: the context).")
-    stateful: bool = _option(False, "Recurrent networks carry states from batch to batch.")
-    masked_share: float = _option(0.15, "Part of the tokens that masked hides (default 0.15).")
-    embedding: int = _option(128, "Features of an embedded token (default 128).")
-    tied: bool = _option(True, "The output layer is the embedding, turned round.")
-    embedding_dropout: float = _option(0.0, "On embedded features, the same at all steps.")
-    dropout: float = _option(0.0, "On what the output layer reads.")
-    variational: bool = _option(False, "That dropout, too, is the same at all steps.")
-    init: str = _option("", "Run whose weights and tokeniser are the start.")
-    cache: str = _option("", "Folder for the ids of text larger than memory.")
+    data: tuple[str, ...] = option((), "Training text (.txt, .gz, or a table); repeat it.")
+    validation: str = option("", "Validation text (default: cut off the training text).")
+    test: str = option("", "Test text (default: --test-fraction, or the validation part).")
+    validation_fraction: float = option(0.1, "Part of the training text (default 0.1).")
+    test_fraction: float = option(0.0, "Part of the training text, at its end (default 0).")
+    text_column: tuple[str, ...] = option(("text",), "Column of the text in a table.")
+    objective: str = option("next", "next (generation) or masked (pretraining).")
+    tokenizer: str = option("characters", "words|characters|bytes|word_pieces|byte_pairs|unigrams.")
+    vocabulary: int = option(30_000, "The most ids (default 30000).")
+    lowercase: bool = option(False, "Make letters small.")
+    clean: str = option("none", "Take out of the text: none|html|web.")
+    context: int = option(128, "Steps of a training window (default 128).")
+    stride: int = option(0, "Steps between scored windows (default: the context).")
+    score_context: int = option(0, "Steps of a scored window (default: the context).")
+    stateful: bool = option(False, "Recurrent networks carry states from batch to batch.")
+    masked_share: float = option(0.15, "Part of the tokens that masked hides (default 0.15).")
+    embedding: int = option(128, "Features of an embedded token (default 128).")
+    tied: bool = option(True, "The output layer is the embedding, turned round.")
+    embedding_dropout: float = option(0.0, "On embedded features, the same at all steps.")
+    dropout: float = option(0.0, "On what the output layer reads.")
+    variational: bool = option(False, "That dropout, too, is the same at all steps.")
+    init: str = option("", "Run whose weights and tokeniser are the start.")
+    cache: str = option("", "Folder for the ids of text larger than memory.")
 
     def __post_init__(self) -> None:
         for name in ("data", "text_column"):  # one name may come alone
@@ -104,17 +99,12 @@ class LanguageModel:
                 object.__setattr__(self, name, (value,) if value else ())
         if not self.data:
             raise UserError("--data is missing: give a text file")
-        if self.objective not in OBJECTIVES:
-            raise UserError(
-                f"--objective is {self.objective!r}: choose one of {', '.join(OBJECTIVES)}"
-            )
-        for name in ("context", "embedding", "vocabulary"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}: give at least 1")
+        self.check_choice(objective=OBJECTIVES)
+        self.check_least(context=1, embedding=1, vocabulary=1)
         for name in ("stride", "score_context"):
             if getattr(self, name) < 0:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} is {getattr(self, name)}: give 1 or more, or leave it")
+                value = getattr(self, name)
+                raise UserError(f"{flag(name)} is {value}: give 1 or more, or leave it")
         if self.stride > (self.score_context or self.context):
             raise UserError(
                 f"--stride is {self.stride}: give at most the scored window, "
@@ -124,10 +114,7 @@ class LanguageModel:
             raise UserError(
                 f"--stateful goes with --objective next, and it is {self.objective}: leave one out"
             )
-        for name in ("validation_fraction", "test_fraction", "embedding_dropout", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} is {getattr(self, name)}: give 0 to less than 1")
+        self.check_share("validation_fraction", "test_fraction", "embedding_dropout", "dropout")
         if not 0 < self.masked_share < 1:
             raise UserError(f"--masked-share is {self.masked_share}: give 0 to 1, such as 0.15")
         if not self.validation and not self.validation_fraction:
@@ -136,11 +123,6 @@ class LanguageModel:
             raise UserError(
                 "--validation-fraction and --test-fraction leave nothing to train on: give less"
             )
-
-    @classmethod
-    def options(cls) -> dict[str, Any]:
-        """Returns the default of every option by name."""
-        return {f.name: f.default for f in fields(cls)}
 
     def prepare(self) -> LanguageModelProblem:
         """Reads the text, trains the tokeniser and encodes.

@@ -16,11 +16,12 @@ from keras import ops
 from keras_seq import evaluation
 from keras_seq.data import MOST_ROWS, MaskedBatches, StreamBatches, StreamRows
 from keras_seq.errors import UserError
+from keras_seq.explain import attention_figures
 from keras_seq.heads import MaskedToken, NextToken, Tokens
 from keras_seq.layers import can_carry, carry_states, forget_states
 from keras_seq.losses import MaskedCrossentropy
 from keras_seq.models import build, resolve
-from keras_seq.tasks.problem import Problem
+from keras_seq.tasks.problem import Problem, paired_record
 from keras_seq.tasks.text import WarmStart, pad
 from keras_seq.tasks.text_streams import Streams, read_units
 
@@ -308,13 +309,7 @@ class LanguageModelProblem(Problem):
             ``test``, ``statistic`` (negative: ours is better), ``p``, ``difference``.
         """
         found = evaluation.paired_test(ours, theirs, horizon=1)
-        return {
-            "test": f"paired t over {len(ours)} blocks of the text",
-            "statistic": found.statistic,
-            "p": found.p_value,
-            "difference": found.mean_difference,
-            "note": found.note,
-        }
+        return paired_record(found, f"paired t over {len(ours)} blocks of the text")
 
     def baselines(self) -> Iterator[tuple[str, Prediction, float, str]]:
         """Counts and runs each baseline.
@@ -558,18 +553,10 @@ class LanguageModelProblem(Problem):
         Returns:
             Figures by tag.
         """
-        from keras_seq.figures import attention_figure
-
         if "slots" in model.input:
             return {}  # a layer in two graphs has no one output
         x, _ = self._sample_windows("validation").batch(np.array([0]))
-        found = {}
-        for layer in model.layers:
-            if layer.name.startswith("attention") and isinstance(layer.output, (tuple, list)):
-                probe = keras.Model(model.input, layer.output)
-                weights = np.asarray(probe.predict_on_batch({k: x[k] for k in model.input})[1])[0]
-                found[f"attention/{layer.name}"] = attention_figure(weights, title=layer.name)
-        return found
+        return attention_figures(model, x)
 
     def check_fits(self, model: keras.Model, what: Any) -> None:
         """Refuses a model with another vocabulary.

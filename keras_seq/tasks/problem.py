@@ -17,6 +17,22 @@ if TYPE_CHECKING:
     from keras_seq.export import Endpoint
 
 
+def paired_record(found: Any, name: str | None = None) -> dict[str, Any]:
+    """Returns a paired test as a row of the leaderboard keeps it.
+
+    Args:
+        found: From `keras_seq.evaluation`: has name, statistic, p_value, mean_difference, note.
+        name: What to call it; None: as it calls itself.
+    """
+    return {
+        "test": name or found.name,
+        "statistic": found.statistic,
+        "p": found.p_value,
+        "difference": found.mean_difference,
+        "note": found.note,
+    }
+
+
 class Problem:
     """One data set under one task. It knows no architecture.
 

@@ -30,7 +30,7 @@ from keras_seq.preprocessing import Tokenizer, device_words, train_tokenizer
 from keras_seq.preprocessing.device_tokenizer import SPECIAL, lower
 from keras_seq.preprocessing.device_words import GivenWords
 from keras_seq.tasks import text
-from keras_seq.tasks.problem import Problem
+from keras_seq.tasks.problem import Problem, paired_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -391,13 +391,7 @@ class TaggingProblem(Problem):
             ``test``, ``statistic`` (negative: ours is better), ``p``, ``difference``.
         """
         found = example_test(ours, theirs)
-        return {
-            "test": found.name.replace("examples", "sentences"),
-            "statistic": found.statistic,
-            "p": found.p_value,
-            "difference": found.mean_difference,
-            "note": found.note,
-        }
+        return paired_record(found, found.name.replace("examples", "sentences"))
 
     def baselines(self) -> Iterator[tuple[str, Prediction, float, str]]:
         """Fits and runs each baseline.
