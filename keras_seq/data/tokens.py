@@ -16,7 +16,7 @@ from keras_seq.errors import UserError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["LengthBatches", "TokenBatches", "TokenStore"]
+__all__ = ["LengthBatches", "PassBatches", "TokenBatches", "TokenStore"]
 
 _POOL = 50  # batches that are sorted by length together, at most
 _POOLS = 4  # in a pass, at least
@@ -161,7 +161,129 @@ def _int32(row: Any, number: int) -> np.ndarray:
     return np.ascontiguousarray(found, np.int32)
 
 
-class LengthBatches(ABC):
+class PassBatches(ABC):
+    """Batches of rows, pass after pass, in which batch k is a pure function of k.
+
+    A subclass says how a pass is cut into batches, and what a batch of rows holds. Every pass has
+    the same number of batches, so that training goes on from any step.
+    """
+
+    rows: np.ndarray  # (M,) the rows that are used
+    targets: Any  # None: batches are inputs alone
+
+    def __len__(self) -> int:
+        """Number of rows that are used."""
+        return len(self.rows)
+
+    @abstractmethod
+    def batch(self, index: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
+        """Inputs by name and the targets (or None) of rows (B,), counted in `rows`."""
+
+    @abstractmethod
+    def _pass(self, batch_size: int, seed: int | None, number: int) -> list[np.ndarray]:
+        """The batches of one pass, as row numbers counted as in `batch`."""
+
+    @abstractmethod
+    def _signature(self) -> Any:
+        """What a batch looks like, as `tf.TensorSpec`."""
+
+    def _of_pass(self, seed: int | None, number: int) -> PassBatches:
+        """The data of one pass, where passes differ in more than their order."""
+        return self
+
+    def steps_of_pass(self, batch_size: int, seed: int | None = None) -> int:
+        """How many batches a pass has, the same in every pass.
+
+        Args:
+            batch_size: See `dataset`.
+            seed: See `dataset`.
+        """
+        return math.ceil(len(self) / batch_size)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        start_step: int = 0,
+        steps: int | None = None,
+    ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+        """The batches of `dataset` as NumPy arrays.
+
+        Args:
+            batch_size: See `dataset`.
+            seed: See `dataset`.
+            start_step: See `dataset`.
+            steps: See `dataset`.
+
+        Yields:
+            Inputs and targets as `batch` gives them.
+        """
+        per_pass = self._per_pass(batch_size, seed, start_step)
+        if steps is None and seed is None:
+            steps = per_pass - start_step % per_pass
+        step, of, data, order = start_step, -1, self, list[np.ndarray]()
+        while steps is None or step < start_step + steps:
+            number, place = divmod(step, per_pass)
+            if number != of:
+                # Without a seed every pass is the same.
+                if seed is not None or not order:
+                    data = self._of_pass(seed, number)
+                    order = data._pass(batch_size, seed, number)
+                of = number
+            yield data.batch(order[place])
+            step += 1
+
+    def dataset(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        start_step: int = 0,
+        steps: int | None = None,
+    ) -> tf.data.Dataset:
+        """Batches as a `tf.data.Dataset` in which batch k depends on k alone.
+
+        Args:
+            batch_size: Rows in a batch; one batch of a pass may be smaller.
+            seed: Shuffles each pass in its own order; None sorts all rows by length (see
+                `order`).
+            start_step: The first batch.
+            steps: How many batches. None: without end where there is a seed, to the end of the
+                pass of `start_step` where there is none.
+
+        Returns:
+            A dataset of (inputs, targets), or of inputs alone where there are no targets.
+
+        Raises:
+            ValueError: No rows, or a number out of range.
+        """
+        import tensorflow as tf
+
+        per_pass = self._per_pass(batch_size, seed, start_step)
+        if steps is None and seed is None:
+            steps = per_pass - start_step % per_pass
+
+        def generate() -> Iterator[Any]:
+            options: dict[str, Any] = {"start_step": start_step, "steps": steps}
+            for x, y in self.batches(batch_size, seed=seed, **options):
+                yield x if self.targets is None else (x, y)
+
+        found = tf.data.Dataset.from_generator(generate, output_signature=self._signature())
+        # Without a known number Keras takes the end of the data for a mishap, and warns.
+        count = tf.data.INFINITE_CARDINALITY if steps is None else steps
+        return found.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+
+    def _per_pass(self, batch_size: int, seed: int | None, start_step: int) -> int:
+        if batch_size < 1 or start_step < 0 or not len(self) or (seed is not None and seed < 0):
+            raise ValueError(
+                "needs at least one row, batch_size >= 1, start_step >= 0 and seed >= 0, got "
+                f"{len(self)} rows, batch_size {batch_size}, start_step {start_step}, seed {seed}"
+            )
+        return self.steps_of_pass(batch_size, seed)
+
+
+class LengthBatches(PassBatches):
     """Batches of rows of like length: what `TokenBatches` and `SequenceBatches` share.
 
     A pass over the rows is shuffled and cut into pools of at most 50 batches; a pool is sorted by
@@ -234,10 +356,6 @@ class LengthBatches(ABC):
     @abstractmethod
     def inputs(self, rows: np.ndarray, steps: int) -> dict[str, np.ndarray]:
         """The inputs of rows of the table, padded on the right to this many steps."""
-
-    def __len__(self) -> int:
-        """Number of rows that are used."""
-        return len(self.rows)
 
     def padded(self, longest: int) -> int:
         """The steps to which a batch is padded whose longest row has so many."""
@@ -326,87 +444,6 @@ class LengthBatches(ABC):
             for index in self._pass(batch_size, 0, 0)
         )
         return 1 - int(self.lengths.sum()) / steps if steps else 0.0
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        start_step: int = 0,
-        steps: int | None = None,
-    ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-        """The batches of `dataset` as NumPy arrays.
-
-        Args:
-            batch_size: See `dataset`.
-            seed: See `dataset`.
-            start_step: See `dataset`.
-            steps: See `dataset`.
-
-        Yields:
-            Inputs and targets as `batch` gives them.
-        """
-        per_pass = self._per_pass(batch_size, seed, start_step)
-        if steps is None and seed is None:
-            steps = per_pass - start_step % per_pass
-        step, of, order = start_step, -1, list[np.ndarray]()
-        while steps is None or step < start_step + steps:
-            number, place = divmod(step, per_pass)
-            if number != of:
-                # Without a seed every pass is the same.
-                if seed is not None or not order:
-                    order = self._pass(batch_size, seed, number)
-                of = number
-            yield self.batch(order[place])
-            step += 1
-
-    def dataset(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        start_step: int = 0,
-        steps: int | None = None,
-    ) -> tf.data.Dataset:
-        """Batches as a `tf.data.Dataset` in which batch k depends on k alone.
-
-        Args:
-            batch_size: Rows in a batch; one batch of a pass may be smaller.
-            seed: Shuffles each pass in its own order; None sorts all rows by length (see
-                `order`).
-            start_step: The first batch.
-            steps: How many batches. None: without end where there is a seed, to the end of the
-                pass of `start_step` where there is none.
-
-        Returns:
-            A dataset of (inputs, targets), or of inputs alone where there are no targets.
-
-        Raises:
-            ValueError: No rows, or a number out of range.
-        """
-        import tensorflow as tf
-
-        per_pass = self._per_pass(batch_size, seed, start_step)
-        if steps is None and seed is None:
-            steps = per_pass - start_step % per_pass
-
-        def generate() -> Iterator[Any]:
-            options: dict[str, Any] = {"start_step": start_step, "steps": steps}
-            for x, y in self.batches(batch_size, seed=seed, **options):
-                yield x if self.targets is None else (x, y)
-
-        found = tf.data.Dataset.from_generator(generate, output_signature=self._signature())
-        # Without a known number Keras takes the end of the data for a mishap, and warns.
-        count = tf.data.INFINITE_CARDINALITY if steps is None else steps
-        return found.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
-
-    def _per_pass(self, batch_size: int, seed: int | None, start_step: int) -> int:
-        if batch_size < 1 or start_step < 0 or not len(self) or (seed is not None and seed < 0):
-            raise ValueError(
-                "needs at least one row, batch_size >= 1, start_step >= 0 and seed >= 0, got "
-                f"{len(self)} rows, batch_size {batch_size}, start_step {start_step}, seed {seed}"
-            )
-        return math.ceil(len(self) / batch_size)
 
     def _signature(self) -> Any:
         """What a batch looks like: axes that grow with the padded length are open."""

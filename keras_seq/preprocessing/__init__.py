@@ -9,6 +9,7 @@ _HOMES = {
     "GivenWords": "device_words",
     "GraphTokenizer": "graph_tokenizer",
     "KINDS": "device_tokenizer",
+    "SubwordSampler": "subword_sampling",
     "Tokenizer": "tokenizer",
     "tokenizer_table": "tokenizers",
     "train_tokenizer": "tokenizers",
