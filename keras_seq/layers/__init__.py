@@ -6,19 +6,23 @@ that holds one.
 
 from __future__ import annotations
 
+from keras_seq.layers.alignment import Alignment, AlignmentKeys, coverage_loss
 from keras_seq.layers.attention import (
     AdditiveAttention,
     MultiHeadAttention,
     causal_mask,
     masked_softmax,
 )
+from keras_seq.layers.attention_decoder import AttentionDecoder
 from keras_seq.layers.bag import EmbeddingBag
 from keras_seq.layers.carried import CarriedStates, can_carry, carry_states, forget_states
 from keras_seq.layers.class_token import ClassToken
 from keras_seq.layers.covariates import CovariateEffect
 from keras_seq.layers.crf import CRFMarginals, CRFPotentials, ViterbiDecode
+from keras_seq.layers.cross_attention import CrossAttention, MemoryProjection
 from keras_seq.layers.cycle import LearnedCycle
 from keras_seq.layers.decomposition import SeriesDecomposition
+from keras_seq.layers.encoder_output import EncoderOutput
 from keras_seq.layers.interpolation import LinearInterpolation
 from keras_seq.layers.likelihood import SampledLikelihood
 from keras_seq.layers.masking import ApplyMask, zero_masked
@@ -35,25 +39,34 @@ from keras_seq.layers.positions import (
 )
 from keras_seq.layers.quantiles import OrderedQuantiles
 from keras_seq.layers.recurrent import recurrent_stack
+from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, alibi_slopes, bucket_table
 from keras_seq.layers.reversible_normalization import (
     LastObserved,
     ReverseNormalization,
     ReversibleNormalization,
 )
-from keras_seq.layers.steps import Step, step_shapes
+from keras_seq.layers.steps import Step, search_shapes, step_shapes
 from keras_seq.layers.tcn import TemporalBlock, receptive_field
 from keras_seq.layers.tokens import TokenDropout
 from keras_seq.layers.transformer import FeedForward, TransformerBlock
+from keras_seq.layers.transformer_decoder import DecoderBlock
 
 __all__ = [
     "AdditiveAttention",
+    "AlibiBias",
+    "Alignment",
+    "AlignmentKeys",
     "ApplyMask",
+    "AttentionDecoder",
     "CRFMarginals",
     "CRFPotentials",
     "CarriedStates",
     "ClassToken",
     "CovariateEffect",
+    "CrossAttention",
+    "DecoderBlock",
     "EmbeddingBag",
+    "EncoderOutput",
     "FeedForward",
     "HashedNGrams",
     "LastObserved",
@@ -61,11 +74,13 @@ __all__ = [
     "LearnedOffset",
     "LearnedPositions",
     "LinearInterpolation",
+    "MemoryProjection",
     "MultiHeadAttention",
     "NaiveBayesScores",
     "OrderedQuantiles",
     "Patches",
     "Pooling",
+    "RelativeBias",
     "ReverseNormalization",
     "ReversibleNormalization",
     "RotaryPositions",
@@ -78,14 +93,18 @@ __all__ = [
     "TokenDropout",
     "TransformerBlock",
     "ViterbiDecode",
+    "alibi_slopes",
+    "bucket_table",
     "can_carry",
     "carry_states",
     "causal_mask",
+    "coverage_loss",
     "forget_states",
     "masked_softmax",
     "receptive_field",
     "recurrent_stack",
     "rotary_table",
+    "search_shapes",
     "sinusoid_table",
     "step_shapes",
     "zero_masked",

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.positions import RotaryPositions
+from keras_seq.layers.relative_bias import AlibiBias, RelativeBias
 
 Shape = tuple[Any, ...]
 
@@ -32,12 +33,13 @@ def causal_mask(query_steps: Any, memory_steps: Any) -> Any:
     return ops.arange(query_steps)[:, None] >= ops.arange(memory_steps)[None, :]
 
 
-def masked_softmax(scores: Any, valid: Any = None) -> Any:
+def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = None) -> Any:
     """Softmax over the last axis in float32; a row without a valid entry gives zeros.
 
     Args:
         scores: (..., S) tensor.
         valid: Bool tensor that broadcasts to `scores`, or None for all valid.
+        training: Whether the form is taken that trains faster; the other one quantises better.
 
     Returns:
         float32 tensor shaped like `scores`; each row sums to 1, or to 0 where nothing is valid.
@@ -51,6 +53,9 @@ def masked_softmax(scores: Any, valid: Any = None) -> Any:
     scores = ops.cast(scores, "float32")
     if valid is None:
         return _softmax(scores)
+    if training:
+        weights = _softmax(ops.where(valid, scores, -1e9))
+        return ops.where(valid, weights, 0.0)
     # The row's lowest score stands in for "minus infinity": a huge negative number would stretch
     # the range of this tensor and leave nothing of the real scores in an int8 model. It takes some
     # weight, so the rest is scaled back to 1 afterwards.
@@ -104,6 +109,154 @@ def check_heads(width: int, heads: int, *, even: bool = False) -> None:
             f"width {width} is not divisible by {heads} heads{' of even width' if even else ''}: "
             f"take width {f'{lower} or ' if lower > 0 else ''}{lower + step}, or other heads"
         )
+
+
+BIASES = {"relative": RelativeBias, "alibi": AlibiBias}
+
+
+def check_attention(heads: int, kv_heads: int | None = None, bias: str | None = None) -> None:
+    """Refuses options of multi-head attention that do not go together, and says which do.
+
+    Args:
+        heads: Number of heads of the queries.
+        kv_heads: Number of heads of the keys and the values; None: as many.
+        bias: ``"relative"``, ``"alibi"`` or None.
+
+    Raises:
+        ValueError: If there is no head, the heads cannot be shared out, or the bias is unknown.
+
+    Example:
+        >>> check_attention(6, 4)
+        Traceback (most recent call last):
+        ...
+        ValueError: 6 heads cannot share 4 heads of keys and values: give kv_heads 1, 2, 3 or 6
+    """
+    if heads < 1:
+        raise ValueError(f"heads is {heads}: give at least 1")
+    if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
+        *most, last = (str(n) for n in range(1, heads + 1) if heads % n == 0)
+        raise ValueError(
+            f"{heads} heads cannot share {kv_heads} heads of keys and values: give kv_heads "
+            f"{', '.join(most)}{' or ' if most else ''}{last}"
+        )
+    if bias is not None and bias not in BIASES:
+        raise ValueError(f"bias is {bias!r}: give 'relative', 'alibi' or None")
+
+
+def joint_projection(name: str, shape: Shape, width: int, parts: int, policy: Any) -> Any:
+    """Makes one dense layer for several projections of the same features.
+
+    Args:
+        name: Of the layer.
+        shape: Shape of the features, (..., D).
+        width: Units of each projection.
+        parts: Number of projections.
+        policy: The layer's dtype policy.
+
+    Returns:
+        A built `keras.layers.Dense` with `parts` times `width` units.
+
+    Example:
+        >>> joint_projection("key_value", (None, None, 3), 4, 2, "float32").units
+        8
+    """
+    # Parts share a kernel, and each is to start with the spread that it would have alone:
+    # Glorot's variance is 2 / (inputs + outputs of one part).
+    inputs = shape[-1]
+    scale = (inputs + parts * width) / (inputs + width)
+    start = keras.initializers.VarianceScaling(scale, "fan_avg", "uniform")
+    layer = keras.layers.Dense(parts * width, kernel_initializer=start, dtype=policy, name=name)
+    layer.build(shape)
+    return layer
+
+
+def split_heads(x: Any, heads: int) -> Any:
+    """Gives each head its part of the features: (B, T, W) to (B, heads, T, W / heads).
+
+    Args:
+        x: (B, T, W), W divisible by `heads`.
+        heads: Number of heads.
+
+    Returns:
+        (B, heads, T, W / heads).
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(split_heads(np.array([[[1, 2, 3, 4]]]), 2)).tolist()
+        [[[[1, 2]], [[3, 4]]]]
+    """
+    x = ops.reshape(x, (-1, ops.shape(x)[1], heads, x.shape[-1] // heads))
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
+def join_heads(x: Any) -> Any:
+    """Puts the heads' features side by side: (B, heads, T, W / heads) to (B, T, W).
+
+    Args:
+        x: (B, heads, T, head width).
+
+    Returns:
+        (B, T, heads * head width).
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(join_heads(np.array([[[[1, 2]], [[3, 4]]]]))).tolist()
+        [[[1, 2, 3, 4]]]
+    """
+    x = ops.transpose(x, (0, 2, 1, 3))  # (B, T, heads, head width)
+    return ops.reshape(x, (-1, ops.shape(x)[1], x.shape[2] * x.shape[3]))
+
+
+def head_scores(query: Any, key: Any) -> Any:
+    """Multiplies queries with keys, head by head; neighbouring heads may share one of the keys.
+
+    Args:
+        query: (B, H, T, head width).
+        key: (B, G, S, head width), H a multiple of G: query head h goes with key head h // (H / G).
+
+    Returns:
+        (B, H, T, S).
+
+    Example:
+        >>> import numpy as np
+        >>> query = np.array([[[[1.0]], [[2.0]]]], "float32")  # two heads
+        >>> key = np.array([[[[3.0], [4.0]]]], "float32")  # one head, two steps
+        >>> np.asarray(head_scores(query, key)).tolist()
+        [[[[3.0, 4.0]], [[6.0, 8.0]]]]
+    """
+    key = ops.transpose(key, (0, 1, 3, 2))
+    heads, groups = query.shape[1], key.shape[1]
+    if heads == groups:
+        return ops.matmul(query, key)
+    # The queries of a group stand below each other, so that no key is copied.
+    steps = ops.shape(query)[2]
+    query = ops.reshape(query, (-1, groups, heads // groups * steps, query.shape[3]))
+    return ops.reshape(ops.matmul(query, key), (-1, heads, steps, ops.shape(key)[3]))
+
+
+def head_values(weights: Any, value: Any) -> Any:
+    """Averages values by weights, head by head; neighbouring heads may share one of the values.
+
+    Args:
+        weights: (B, H, T, S).
+        value: (B, G, S, head width), H a multiple of G.
+
+    Returns:
+        (B, H, T, head width).
+
+    Example:
+        >>> import numpy as np
+        >>> weights = np.array([[[[1.0, 0.0]], [[0.5, 0.5]]]], "float32")  # two heads
+        >>> value = np.array([[[[3.0], [4.0]]]], "float32")  # one head, two steps
+        >>> np.asarray(head_values(weights, value)).tolist()
+        [[[[3.0]], [[3.5]]]]
+    """
+    heads, groups = weights.shape[1], value.shape[1]
+    if heads == groups:
+        return ops.matmul(weights, value)
+    steps = ops.shape(weights)[2]
+    weights = ops.reshape(weights, (-1, groups, heads // groups * steps, ops.shape(weights)[3]))
+    return ops.reshape(ops.matmul(weights, value), (-1, heads, steps, value.shape[3]))
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -202,6 +355,12 @@ class MultiHeadAttention(keras.layers.Layer):
         causal: Whether step t sees only steps up to t. Default False.
         rotary: Whether queries and keys are turned by their positions. Default False.
         max_length: Longest sequence for rotary positions, in steps. Default 1024.
+        kv_heads: Heads of the keys and the values, each shared by as many neighbouring heads of
+            the queries (grouped-query attention): less to remember at a step; None: as `heads`.
+        bias: What is added to the scores for the distance of two steps: ``"relative"``, a
+            `RelativeBias`; ``"alibi"``, an `AlibiBias`; or None.
+        qk_norm: Whether each head's queries and keys are brought to one length, times a learned
+            scale (RMS normalisation): keeps the scores in bounds. Default False.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -214,7 +373,8 @@ class MultiHeadAttention(keras.layers.Layer):
         nothing gets zero weights.
 
     Raises:
-        ValueError: If the width is not divisible by the heads.
+        ValueError: If the width is not divisible by the heads, the heads not by `kv_heads`, or
+            `bias` is unknown.
 
     Example:
         >>> import numpy as np
@@ -226,7 +386,9 @@ class MultiHeadAttention(keras.layers.Layer):
                [0.33, 0.33, 0.33]], dtype=float32)
 
     Reference:
-        Vaswani et al. 2017, Attention Is All You Need.
+        Vaswani et al. 2017, Attention Is All You Need; Ainslie et al. 2023, GQA: Training
+        Generalized Multi-Query Transformer Models from Multi-Head Checkpoints; Henry et al. 2020,
+        Query-Key Normalization for Transformers.
     """
 
     def __init__(
@@ -238,17 +400,22 @@ class MultiHeadAttention(keras.layers.Layer):
         causal: bool = False,
         rotary: bool = False,
         max_length: int = 1024,
+        kv_heads: int | None = None,
+        bias: str | None = None,
+        qk_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if heads < 1:
-            raise ValueError(f"heads is {heads}: give at least 1")
+        check_attention(heads, kv_heads, bias)
         self.heads = heads
         self.width = width
         self.dropout = dropout
         self.causal = causal
         self.rotary = rotary
         self.max_length = max_length
+        self.kv_heads = kv_heads
+        self.bias = bias
+        self.qk_norm = qk_norm
         self.supports_masking = True
 
     def build(self, query_shape: Shape, memory_shape: Shape | None = None) -> None:
@@ -256,62 +423,87 @@ class MultiHeadAttention(keras.layers.Layer):
         width = self.width or query_shape[-1]
         check_heads(width, self.heads, even=self.rotary)
         self._head_width = width // self.heads
-        if memory_shape is None:
+        self._memory_heads = self.kv_heads or self.heads
+        if memory_shape is None and self._memory_heads == self.heads:
             self.query_projection: Any = None
             self.fused_projection = self._dense("query_key_value", query_shape, width, 3)
         else:
+            memory_width = self._memory_heads * self._head_width
+            memory_shape = memory_shape or query_shape
             self.query_projection = self._dense("query", query_shape, width, 1)
-            self.fused_projection = self._dense("key_value", memory_shape, width, 2)
+            self.fused_projection = self._dense("key_value", memory_shape, memory_width, 2)
         self.output_projection = self._dense("combine", (*query_shape[:-1], width), width, 1)
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
         if self.rotary:
             self.turn = RotaryPositions(self.max_length, dtype=self.dtype_policy, name="turn")
             self.turn.build((query_shape[0], self.heads, query_shape[1], self._head_width))
+        if self.bias is not None:
+            self.distance_bias = BIASES[self.bias](
+                self.heads, causal=self.causal, dtype=self.dtype_policy, name="distance_bias"
+            )
+            self.distance_bias.build()
+        if self.qk_norm:
+            self.query_norm, self.key_norm = (
+                keras.layers.RMSNormalization(dtype=self.dtype_policy, name=name)
+                for name in ("query_norm", "key_norm")
+            )
+            self.query_norm.build((None, self.heads, None, self._head_width))
+            self.key_norm.build((None, self._memory_heads, None, self._head_width))
 
     def _dense(self, name: str, shape: Shape, width: int, parts: int) -> keras.layers.Dense:
-        # Parts share a kernel, and each is to start with the spread that it would have alone:
-        # Glorot's variance is 2 / (inputs + outputs of one part).
-        inputs = shape[-1]
-        scale = (inputs + parts * width) / (inputs + width)
-        start = keras.initializers.VarianceScaling(scale, "fan_avg", "uniform")
-        layer = keras.layers.Dense(
-            parts * width, kernel_initializer=start, dtype=self.dtype_policy, name=name
+        return joint_projection(name, shape, width, parts, self.dtype_policy)
+
+    def _project(self, query: Any, memory: Any) -> tuple[Any, Any, Any]:
+        """(B, heads, T, head width), and twice (B, kv_heads, S, head width)."""
+        if self.query_projection is None:
+            q, k, v = ops.split(self.fused_projection(query), 3, axis=-1)
+        else:
+            q = self.query_projection(query)
+            k, v = ops.split(self.fused_projection(memory), 2, axis=-1)
+        q, k, v = (
+            split_heads(q, self.heads),
+            split_heads(k, self._memory_heads),
+            split_heads(v, self._memory_heads),
         )
-        layer.build(shape)
-        return layer
+        if self.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        return q, k, v
 
     def call(
         self, query: Any, memory: Any = None, mask: Any = None, training: bool | None = None
     ) -> tuple[Any, Any]:
         """Attends."""
-        if memory is None:
-            steps = query if mask is None or len(mask.shape) == 3 else zero_masked(query, mask)
-            q, k, v = ops.split(self.fused_projection(steps), 3, axis=-1)
-        else:
-            steps = memory if mask is None or len(mask.shape) == 3 else zero_masked(memory, mask)
-            q = self.query_projection(query)
-            k, v = ops.split(self.fused_projection(steps), 2, axis=-1)
-        q, k, v = self._split(q), self._split(k), self._split(v)  # (B, H, T or S, head width)
+        steps = query if memory is None else memory
+        if mask is not None and len(mask.shape) == 2:
+            steps = zero_masked(steps, mask)
+        q, k, v = self._project(steps if memory is None else query, steps)
         if self.rotary:
             q, k = self.turn(q), self.turn(k)
         # The query is scaled before the product, so that float16 does not overflow in it.
         q = q * (self._head_width**-0.5)
-        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))  # (B, H, T, S)
+        scores = head_scores(q, k)  # (B, H, T, S)
+        if self.bias is not None:
+            # In float32: what is small beside a score of 16 bits would be lost.
+            bias = self.distance_bias.between(ops.shape(query)[1], ops.shape(steps)[1])
+            scores = ops.cast(scores, "float32") + bias
         valid = _valid(mask, self.causal, ops.shape(query)[1], ops.shape(steps)[1])
         if valid is not None:
             valid = ops.expand_dims(valid, 1)
-        weights = ops.cast(masked_softmax(scores, valid), v.dtype)
-        mixed = ops.matmul(self.dropout_layer(weights, training=training), v)
+        weights = ops.cast(masked_softmax(scores, valid, training=training), v.dtype)
+        mixed = head_values(self.dropout_layer(weights, training=training), v)
         return self._combine(mixed), weights
 
-    def step_shapes(self, length: int) -> dict[str, Shape]:
+    hypotheses = True  # of a search: a step takes (B, K, D)
+
+    def step_shapes(self, length: int, hypotheses: int = 1) -> dict[str, Shape]:
         """Tells what one step has to remember: the keys and the values of the steps before it.
 
         Args:
             length: Most steps that can be remembered.
+            hypotheses: How many a search follows, K; they stand side by side.
 
         Returns:
-            ``key`` and ``value``, each (heads, length, head width), without the batch.
+            ``key`` and ``value``, each (kv heads, length, K * head width), without the batch.
 
         Raises:
             ValueError: If a step sees what comes after it, so that it cannot be computed alone.
@@ -320,22 +512,25 @@ class MultiHeadAttention(keras.layers.Layer):
             raise ValueError(f"{self.name} sees what comes after a step: it has no step of its own")
         if self.rotary:
             self.turn.step_shapes(length)
-        shape = (self.heads, length, self._head_width)
+        shape = (self._memory_heads, length, hypotheses * self._head_width)
         return {"key": shape, "value": shape}
 
     def step(
-        self, x: Any, states: dict[str, Any], position: Any
+        self, x: Any, states: dict[str, Any], position: Any, ancestry: Any = None
     ) -> tuple[tuple[Any, Any], dict[str, Any]]:
         """Attends from one step of a sequence to itself and to the steps before it.
 
         Args:
-            x: Features of that step, (B, 1, D).
-            states: ``key`` and ``value``, (B, heads, L, head width): what earlier steps left.
+            x: Features of that step, (B, 1, D); of K hypotheses of a search, (B, K, D).
+            states: ``key`` and ``value``, (B, kv heads, L, K * head width): what earlier steps
+                left.
             position: Which step it is, counted from 0, (B,) int32; below L.
+            ancestry: (B, K, L) int32, which hypothesis wrote what hypothesis k sees at each
+                position: k itself at this one; None where there is only one.
 
         Returns:
-            The output (B, 1, width) and the weights (B, heads, 1, L); and the states for the next
-            step.
+            The output (B, K, width) and the weights (B, heads, K, K L), the entries of all
+            hypotheses at a position beside each other; and the states for the next step.
 
         Example:
             >>> import numpy as np
@@ -348,33 +543,43 @@ class MultiHeadAttention(keras.layers.Layer):
             >>> np.allclose(last[:, 0], whole[:, 1], atol=1e-6)
             True
         """
-        q, k, v = ops.split(self.fused_projection(x), 3, axis=-1)
-        q, k, v = self._split(q), self._split(k), self._split(v)  # (B, H, 1, head width)
+        q, k, v = self._project(x, x)  # (B, H, K, head width)
         if self.rotary:
             (q, _), (k, _) = (self.turn.step(part, {}, position) for part in (q, k))
-        place = ops.arange(states["key"].shape[2], dtype="int32")[None, None, :, None]  # (1,1,L,1)
+        count, length = x.shape[1], states["key"].shape[2]
+        place = ops.arange(length, dtype="int32")[None, None, :, None]  # (1, 1, L, 1)
         position = ops.cast(position, "int32")[:, None, None, None]
-        # A choice, not an update in place: it takes another position for each row, and converts.
         here = ops.equal(place, position)
-        keys = ops.where(here, k, ops.cast(states["key"], k.dtype))
-        values = ops.where(here, v, ops.cast(states["value"], v.dtype))
+
+        def remember(state: Any, new: Any) -> tuple[Any, Any]:
+            # A choice, not an update in place: it takes another position for each row, converts.
+            new = ops.reshape(new, (-1, self._memory_heads, 1, count * self._head_width))
+            state = ops.where(here, new, ops.cast(state, new.dtype))
+            wide = (-1, self._memory_heads, length * count, self._head_width)
+            return state, ops.reshape(state, wide)
+
+        key, keys = remember(states["key"], k)
+        value, values = remember(states["value"], v)
         q = q * (self._head_width**-0.5)
-        scores = ops.matmul(q, ops.transpose(keys, (0, 1, 3, 2)))  # (B, H, 1, L)
-        seen = ops.transpose(ops.less_equal(place, position), (0, 1, 3, 2))
+        scores = head_scores(q, keys)  # (B, H, K, L K)
+        if self.bias is not None:
+            bias = self.distance_bias.at(position[:, 0, 0, 0], length)  # (B, H, 1, L)
+            scores = ops.cast(scores, "float32") + ops.repeat(bias, count, axis=-1)
+        seen = ops.transpose(ops.less_equal(place, position), (0, 1, 3, 2))  # (B, 1, 1, L)
+        if count > 1:
+            if ancestry is None:
+                raise ValueError(f"{self.name} follows {count} hypotheses: give their ancestry")
+            writer = ops.arange(count, dtype=ancestry.dtype)
+            own = ops.equal(ancestry[..., None], writer)  # (B, K, L, K)
+            seen = ops.logical_and(own, ops.transpose(seen, (0, 2, 3, 1)))
+            seen = ops.reshape(seen, (-1, 1, count, length * count))
         weights = ops.cast(masked_softmax(scores, seen), v.dtype)
-        mixed = self._combine(ops.matmul(weights, values))
-        return (mixed, weights), {"key": keys, "value": values}
+        mixed = self._combine(head_values(weights, values))
+        return (mixed, weights), {"key": key, "value": value}
 
     def _combine(self, mixed: Any) -> Any:
         """(B, H, T, head width) -> (B, T, W), projected."""
-        mixed = ops.transpose(mixed, (0, 2, 1, 3))  # (B, T, H, head width)
-        mixed = ops.reshape(mixed, (-1, ops.shape(mixed)[1], self.heads * self._head_width))
-        return self.output_projection(mixed)
-
-    def _split(self, x: Any) -> Any:
-        """(B, T, W) -> (B, H, T, W / H)."""
-        x = ops.reshape(x, (-1, ops.shape(x)[1], self.heads, self._head_width))
-        return ops.transpose(x, (0, 2, 1, 3))
+        return self.output_projection(join_heads(mixed))
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
         """Ends an implicit mask: it belongs to the memory, not to the output."""
@@ -399,4 +604,7 @@ class MultiHeadAttention(keras.layers.Layer):
             "causal": self.causal,
             "rotary": self.rotary,
             "max_length": self.max_length,
+            "kv_heads": self.kv_heads,
+            "bias": self.bias,
+            "qk_norm": self.qk_norm,
         }

@@ -73,6 +73,8 @@ def _turn(x: Any, cos: Any, sin: Any) -> Any:
 class _Positions(keras.layers.Layer):
     """What the position layers share: a longest length, checked where it is known."""
 
+    hypotheses = True  # all of an example stand at one position
+
     def __init__(self, max_length: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if max_length < 1:

@@ -4,10 +4,18 @@ A layer offers a step by two methods. ``step_shapes(length)`` names what it has 
 the shapes of one example; ``step(x, states, position)`` takes the features of one step (B, 1, D),
 that memory and the position (B,), and returns what its call returns, for this step, and the
 memory for the next. Keras's recurrent layers get theirs here.
+
+A search follows K hypotheses of each example, at one position: then the features of a step are
+(B, K, D), and a state is (B, K, ...). A layer whose step takes that has the class attribute
+``hypotheses``; for the others K B rows are made of it here. Where ``step_shapes`` takes the number
+of hypotheses too, as self-attention's does, its states hold all of them side by side and stay in
+place when hypotheses are dropped and doubled, which a search does at every step: ``ancestry``,
+(B, K, L), tells then whose entry at each position is that of hypothesis k.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -49,6 +57,44 @@ def step_shapes(layer: Any, length: int) -> dict[str, tuple[int, ...]] | None:
     return None
 
 
+def search_shapes(
+    layer: Any, length: int, hypotheses: int
+) -> dict[str, tuple[tuple[Any, ...], bool]] | None:
+    """Tells what a layer remembers from step to step of a search.
+
+    Args:
+        layer: As for `step_shapes`.
+        length: As for `step_shapes`.
+        hypotheses: How many are followed of each example, K.
+
+    Returns:
+        Name of each state to its shape without the batch, and whether its second axis is that of
+        the hypotheses, so that it is put in order when they change; None as `step_shapes`.
+
+    Raises:
+        ValueError: As `step_shapes`.
+
+    Example:
+        >>> layer = keras.layers.GRU(4, return_sequences=True)
+        >>> search_shapes(layer, 16, hypotheses=3)
+        {'hidden': ((3, 4), True)}
+    """
+    if _in_place(layer):
+        shapes = layer.step_shapes(length, hypotheses)
+        return {name: (tuple(shape), False) for name, shape in shapes.items()}
+    found = step_shapes(layer, length)
+    if found is None:
+        return None
+    return {name: ((hypotheses, *shape), True) for name, shape in found.items()}
+
+
+def _in_place(layer: Any) -> bool:
+    """Whether a layer's states stay where they are when hypotheses change."""
+    if isinstance(layer, keras.layers.RNN) or not hasattr(layer, "step_shapes"):
+        return False
+    return "hypotheses" in inspect.signature(layer.step_shapes).parameters
+
+
 def _state_name(index: int) -> str:
     return _STATES[index] if index < len(_STATES) else f"state_{index}"
 
@@ -62,12 +108,15 @@ class Step(keras.layers.Layer):
     Args:
         layer: A built layer with a step, or one of Keras's recurrent layers.
         length: Most positions it can go through, for whom it concerns; None: any number.
+        search: Whether x and the states have an axis of hypotheses.
         **kwargs: As for every Keras layer.
 
     Call arguments:
-        x: Features of one step, (B, 1, D).
+        x: Features of one step, (B, 1, D); in a search (B, K, D).
         states: Name of each state to its value, (B, ...), as `step_shapes` says.
         position: Which step it is, counted from 0, (B,) int32.
+        ancestry: In a search of more than one hypothesis, (B, K, L) int32, see above.
+        given: What else the layer's step takes by name, such as a source's keys; or None.
 
     Returns:
         What the layer returns for that step, and the states for the next one.
@@ -83,16 +132,46 @@ class Step(keras.layers.Layer):
         True
     """
 
-    def __init__(self, layer: Any, *, length: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, layer: Any, *, length: int | None = None, search: bool = False, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("name", f"{layer.name}_step")
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(**kwargs)
         self.layer = layer
         self.length = length
+        self.search = search
         self.built = layer.built
 
-    def call(self, x: Any, states: dict[str, Any], position: Any) -> tuple[Any, dict[str, Any]]:
+    def call(
+        self,
+        x: Any,
+        states: dict[str, Any],
+        position: Any,
+        ancestry: Any = None,
+        given: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
         """Goes one step on."""
+        given = given or {}
+        if not self.search:
+            return self._one(x, states, position, **given)
+        if _in_place(self.layer):
+            return self.layer.step(x, states, position, ancestry=ancestry, **given)
+        if getattr(self.layer, "hypotheses", False):
+            return self._one(x, states, position, **given)
+        count = x.shape[1]
+        rows = {name: _fold(state) for name, state in states.items()}
+        result, rows = self._one(
+            ops.expand_dims(_fold(x), 1), rows, ops.repeat(position, count, axis=0), **given
+        )
+        result = keras.tree.map_structure(lambda part: _unfold(part, count), result)
+        states = {name: _unfold(state, count, step=False) for name, state in rows.items()}
+        return result, states
+
+    def _one(
+        self, x: Any, states: dict[str, Any], position: Any, **given: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """A step of rows that know nothing of each other."""
         if isinstance(self.layer, keras.layers.RNN):
             before = [states[_state_name(i)] for i in range(len(states))]
             output, after = self.layer.cell(ops.squeeze(x, 1), before, training=False)
@@ -100,7 +179,7 @@ class Step(keras.layers.Layer):
             if self.layer.return_sequences:
                 output = ops.expand_dims(output, 1)
             return output, {_state_name(i): state for i, state in enumerate(after)}
-        return self.layer.step(x, states, position)
+        return self.layer.step(x, states, position, **given)
 
     def get_build_config(self) -> dict[str, Any]:
         """Returns what the layer inside was built with."""
@@ -115,10 +194,21 @@ class Step(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration."""
         layer = keras.saving.serialize_keras_object(self.layer)
-        return {**super().get_config(), "layer": layer, "length": self.length}
+        own = {"layer": layer, "length": self.length, "search": self.search}
+        return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Step:
         """Makes the layer from its configuration."""
         layer = keras.saving.deserialize_keras_object(config["layer"])
         return cls(**{**config, "layer": layer})
+
+
+def _fold(x: Any) -> Any:
+    """(B, K, ...) -> (B K, ...)."""
+    return ops.reshape(x, (-1, *x.shape[2:]))
+
+
+def _unfold(x: Any, count: int, *, step: bool = True) -> Any:
+    """(B K, 1, ...) -> (B, K, ...); a state has no axis of time."""
+    return ops.reshape(x, (-1, count, *x.shape[2 if step else 1 :]))

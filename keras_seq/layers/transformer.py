@@ -7,9 +7,38 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq.layers.attention import MultiHeadAttention, check_heads
+from keras_seq.layers.activations import gelu
+from keras_seq.layers.attention import MultiHeadAttention, check_attention, check_heads
 
 Shape = tuple[Any, ...]
+
+NORMS = {"layer": keras.layers.LayerNormalization, "rms": keras.layers.RMSNormalization}
+
+
+def normalisation(kind: str, name: str, policy: Any) -> keras.layers.Layer:
+    """Makes the layer that normalises each step's features.
+
+    Args:
+        kind: ``"layer"``, to mean 0 and variance 1, or ``"rms"``, to mean square 1.
+        name: Of the layer.
+        policy: The layer's dtype policy.
+
+    Returns:
+        A Keras layer.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = normalisation("rms", "norm", "float32")
+        >>> np.asarray(layer(np.array([[3.0, 4.0]], "float32"))).round(2)
+        array([[0.85, 1.13]], dtype=float32)
+
+    Reference:
+        Ba et al. 2016, Layer Normalization; Zhang and Sennrich 2019, Root Mean Square Layer
+        Normalization.
+    """
+    layer = NORMS[kind](name=name, dtype=policy)
+    layer.supports_masking = True  # Keras says no for RMS, and warns that a mask ends there
+    return layer
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -74,14 +103,14 @@ class FeedForward(keras.layers.Layer):
         h = self.expand(x)
         if self.glu:
             value, gate = ops.split(h, 2, axis=-1)
-            h = value * self._activate(gate)
+            h = value * self._activate(gate, training)
         else:
-            h = self._activate(h)
+            h = self._activate(h, training)
         return self.contract(self.dropout_layer(h, training=training))
 
-    def _activate(self, x: Any) -> Any:
+    def _activate(self, x: Any, training: bool | None) -> Any:
         if self.activation is keras.activations.gelu:
-            return ops.gelu(x, approximate=True)
+            return gelu(x) if training else ops.gelu(x, approximate=True)
         return self.activation(x)
 
     def compute_output_shape(self, x_shape: Shape) -> Shape:
@@ -115,6 +144,10 @@ class TransformerBlock(keras.layers.Layer):
         glu: Whether the feed-forward layer is gated. Default False.
         activation: Of the feed-forward layer; None: see `FeedForward`.
         max_length: Longest sequence for rotary positions, in steps. Default 1024.
+        kv_heads: Heads of the keys and the values; None: as `heads`. See `MultiHeadAttention`.
+        norm_kind: ``"layer"`` or ``"rms"``, what normalises. Default ``"layer"``.
+        bias: ``"relative"``, ``"alibi"`` or None; see `MultiHeadAttention`.
+        qk_norm: Whether queries and keys are normalised; see `MultiHeadAttention`. Default False.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -125,8 +158,8 @@ class TransformerBlock(keras.layers.Layer):
         (B, T, W) and the attention weights (B, heads, T, T).
 
     Raises:
-        ValueError: If `norm` is unknown, the width is not divisible by the heads, or the input has
-            another width.
+        ValueError: If `norm`, `norm_kind` or `bias` is unknown, the width is not divisible by the
+            heads or they not by `kv_heads`, or the input has another width.
 
     Example:
         >>> import numpy as np
@@ -152,12 +185,19 @@ class TransformerBlock(keras.layers.Layer):
         glu: bool = False,
         activation: Any = None,
         max_length: int = 1024,
+        kv_heads: int | None = None,
+        norm_kind: str = "layer",
+        bias: str | None = None,
+        qk_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if norm not in ("pre", "post"):
             raise ValueError(f"norm is {norm!r}: give 'pre' or 'post'")
+        if norm_kind not in NORMS:
+            raise ValueError(f"norm_kind is {norm_kind!r}: give 'layer' or 'rms'")
         check_heads(width, heads)
+        check_attention(heads, kv_heads, bias)
         self.width = width
         self.heads = heads
         self.norm = norm
@@ -168,6 +208,10 @@ class TransformerBlock(keras.layers.Layer):
         self.glu = glu
         self.activation = activation if activation is None else keras.activations.get(activation)
         self.max_length = max_length
+        self.kv_heads = kv_heads
+        self.norm_kind = norm_kind
+        self.bias = bias
+        self.qk_norm = qk_norm
         self.supports_masking = True
 
     def build(self, x_shape: Shape) -> None:
@@ -184,6 +228,9 @@ class TransformerBlock(keras.layers.Layer):
             causal=self.causal,
             rotary=self.rotary,
             max_length=self.max_length,
+            kv_heads=self.kv_heads,
+            bias=self.bias,
+            qk_norm=self.qk_norm,
             name="attention",
             **policy,
         )
@@ -195,8 +242,10 @@ class TransformerBlock(keras.layers.Layer):
             name="feed_forward",
             **policy,
         )
-        self.attention_norm = keras.layers.LayerNormalization(name="attention_norm", **policy)
-        self.feed_forward_norm = keras.layers.LayerNormalization(name="feed_forward_norm", **policy)
+        self.attention_norm, self.feed_forward_norm = (
+            normalisation(self.norm_kind, name, self.dtype_policy)
+            for name in ("attention_norm", "feed_forward_norm")
+        )
         self.dropout_layer = keras.layers.Dropout(self.dropout, **policy)
         for layer in (self.attention, self.attention_norm):
             layer.build(x_shape)
@@ -205,40 +254,77 @@ class TransformerBlock(keras.layers.Layer):
 
     def call(self, x: Any, mask: Any = None, training: bool | None = None) -> tuple[Any, Any]:
         """Mixes the steps, then transforms each of them."""
-        h = self.attention_norm(x) if self.norm == "pre" else x
+        h = self.before(x, self.attention_norm)
         h, weights = self.attention(h, mask=mask, training=training)
         return self._transform(x, h, training), weights
 
-    def step_shapes(self, length: int) -> dict[str, Shape]:
+    def before(self, x: Any, norm: keras.layers.Layer) -> Any:
+        """Returns what goes into a part of the block.
+
+        Args:
+            x: (B, T, W), the block's features so far.
+            norm: The part's normalisation.
+
+        Returns:
+            (B, T, W), normalised where `self.norm` is ``"pre"``.
+        """
+        return norm(x) if self.norm == "pre" else x
+
+    def after(self, x: Any, h: Any, norm: keras.layers.Layer, training: bool | None = None) -> Any:
+        """Adds what comes out of a part of the block.
+
+        Args:
+            x: (B, T, W), the block's features so far.
+            h: (B, T, W), what the part made of them.
+            norm: The part's normalisation.
+            training: Whether there is dropout.
+
+        Returns:
+            (B, T, W), normalised where `self.norm` is ``"post"``.
+        """
+        x = x + self.dropout_layer(h, training=training)
+        return x if self.norm == "pre" else norm(x)
+
+    def transform(self, x: Any, training: bool | None = None) -> Any:
+        """Transforms each step by itself: the block's last part, with its residual.
+
+        Args:
+            x: (B, T, W), the block's features so far.
+            training: Whether there is dropout.
+
+        Returns:
+            (B, T, W).
+        """
+        h = self.feed_forward(self.before(x, self.feed_forward_norm), training=training)
+        return self.after(x, h, self.feed_forward_norm, training)
+
+    hypotheses = True
+
+    def step_shapes(self, length: int, hypotheses: int = 1) -> dict[str, Shape]:
         """Tells what one step has to remember; see `MultiHeadAttention.step_shapes`."""
-        return self.attention.step_shapes(length)
+        return self.attention.step_shapes(length, hypotheses)
 
     def step(
-        self, x: Any, states: dict[str, Any], position: Any
+        self, x: Any, states: dict[str, Any], position: Any, ancestry: Any = None
     ) -> tuple[tuple[Any, Any], dict[str, Any]]:
         """Computes one step of a sequence; see `MultiHeadAttention.step`.
 
         Args:
-            x: Features of that step, (B, 1, W).
-            states: ``key`` and ``value``, (B, heads, L, head width).
+            x: Features of that step, (B, 1, W); of K hypotheses of a search, (B, K, W).
+            states: ``key`` and ``value``, (B, heads, L, K * head width).
             position: Which step it is, counted from 0, (B,) int32.
+            ancestry: (B, K, L) int32, or None for one hypothesis.
 
         Returns:
-            The output (B, 1, W) and the weights (B, heads, 1, L); and the states for the next step.
+            The output (B, K, W) and the weights; and the states for the next step.
         """
         h = self.attention_norm(x) if self.norm == "pre" else x
-        (h, weights), states = self.attention.step(h, states, position)
+        (h, weights), states = self.attention.step(h, states, position, ancestry)
         return (self._transform(x, h, False), weights), states
 
     def _transform(self, x: Any, h: Any, training: bool | None) -> Any:
         """What comes after the attention h: both residuals and the feed-forward layer."""
-        pre = self.norm == "pre"
-        x = x + self.dropout_layer(h, training=training)
-        x = x if pre else self.attention_norm(x)
-        h = self.feed_forward_norm(x) if pre else x
-        h = self.feed_forward(h, training=training)
-        x = x + self.dropout_layer(h, training=training)
-        return x if pre else self.feed_forward_norm(x)
+        return self.transform(self.after(x, h, self.attention_norm, training), training)
 
     def compute_mask(self, x: Any, previous_mask: Any = None) -> Any:
         """Hands an implicit mask on, where it says which steps are real."""
@@ -264,4 +350,8 @@ class TransformerBlock(keras.layers.Layer):
             "glu": self.glu,
             "activation": activation and keras.activations.serialize(activation),
             "max_length": self.max_length,
+            "kv_heads": self.kv_heads,
+            "norm_kind": self.norm_kind,
+            "bias": self.bias,
+            "qk_norm": self.qk_norm,
         }

@@ -100,8 +100,11 @@ def test_what_the_tags_promise_is_checked():
     for name in ARCHITECTURES:
         tags, found = keras_seq.architectures.get(name).tags, set(checks_of(name))
         assert {"signature", "save", "learns", "litert", "saved_model", "mixed_float16"} <= found
-        assert ("causal" in found) == ("causal" in tags)
         assert ("attention" in found) == ("returns_attention" in tags)
+        if resolve(name).encoder_decoder:
+            assert {"padding", "causal", "steps", "reads_source"} <= found
+            continue
+        assert ("causal" in found) == ("causal" in tags)
         if resolve(name).reads_tokens:
             assert {"padding", "adapt"} <= found
             continue
@@ -147,7 +150,62 @@ LAYERS: dict[str, dict[str, Any]] = {
         "causal": True,
         "export": False,
     },
+    **{
+        f"AlibiBias-{form}": {
+            "layer": functools.partial(layers.AlibiBias, 6, causal=form == "causal"),
+            "inputs": random(3, 6, T, T),
+            "fixed_length": True,
+        }
+        for form in ("symmetric", "causal")
+    },
+    "Alignment": {
+        "layer": layers.Alignment,
+        "inputs": (random(3, 5, 4), random(3, T, 6), random(3, T, 2)),
+        "mask": MASK,
+    },
+    "Alignment-coverage": {
+        "layer": lambda: layers.Alignment("luong_concat", coverage=True),
+        "inputs": (random(3, 5, 4), random(3, T, 6), random(3, T, 2)),
+        "call_kwargs": {"coverage": np.abs(random(3, 5, T))},
+        "mask": MASK,
+        "fixed_length": True,
+    },
+    "Alignment-local": {
+        "layer": lambda: layers.Alignment("scaled_dot", window=3, predictive=True),
+        "inputs": (random(3, 5, 4), random(3, T, 6), random(3, T, 2)),
+        "mask": MASK,
+    },
+    "Alignment-location": {
+        "layer": lambda: layers.Alignment("location", window=2, max_length=16),
+        "inputs": (random(3, 5, 4), random(3, T, 2), random(3, T, 2)),
+        "mask": MASK,
+    },
+    "AlignmentKeys": {
+        "layer": lambda: layers.AlignmentKeys(6),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
     "ApplyMask": {"layer": layers.ApplyMask, "inputs": random(3, T, 4), "mask": MASK},
+    "AttentionDecoder": {
+        "layer": lambda: layers.AttentionDecoder(6, coverage=True),
+        "inputs": (random(3, 5, 4), random(3, T, 6), random(3, T, 2)),
+        "mask": MASK,
+    },
+    "AttentionDecoder-luong": {
+        # The mask here is the source's, which has no axis of T steps.
+        "layer": lambda: layers.AttentionDecoder(
+            6, cell="lstm", score="luong_general", depth=2, dropout=0.1
+        ),
+        "inputs": (random(3, T, 4), random(3, 5, 6), random(3, 5, 2)),
+        "call_kwargs": {"mask": MASK[:, :5]},
+        "causal": True,
+    },
+    "AttentionDecoder-at_once": {
+        "layer": lambda: layers.AttentionDecoder(6, score="luong_general", input_feeding=False),
+        "inputs": (random(3, T, 4), random(3, 5, 6), random(3, 5, 2)),
+        "call_kwargs": {"mask": MASK[:, :5]},
+        "causal": True,
+    },
     "CRFMarginals": {
         "layer": layers.CRFMarginals,
         "inputs": random(3, T, 4, 4),
@@ -165,6 +223,13 @@ LAYERS: dict[str, dict[str, Any]] = {
         "fixed_length": True,
         "export": False,
     },
+    "CrossAttention": {
+        # The mask here is the source's, which has no axis of T steps.
+        "layer": lambda: layers.CrossAttention(2, 8),
+        "inputs": (random(3, T, 4), random(3, 2, 5, 4), random(3, 2, 5, 4)),
+        "call_kwargs": {"mask": MASK[:, :5]},
+        "causal": True,
+    },
     "CovariateEffect": {"layer": lambda: layers.CovariateEffect(2), "inputs": random(3, T, 4)},
     **{
         f"EmbeddingBag-{weights}": {
@@ -174,6 +239,29 @@ LAYERS: dict[str, dict[str, Any]] = {
             "inputs": TOKENS,
         }
         for weights, orders in (("mean", 1), ("counts", 1), ("tf_idf", 2))
+    },
+    "DecoderBlock": {
+        "layer": lambda: layers.DecoderBlock(8, heads=4),
+        "inputs": (random(3, T, 8), random(3, 2, 5, 2), random(3, 2, 5, 2)),
+        "call_kwargs": {"mask": MASK[:, :5], "target_mask": FIRST},
+        "causal": True,
+    },
+    "DecoderBlock-options": {
+        "layer": lambda: layers.DecoderBlock(
+            8,
+            heads=4,
+            norm="post",
+            norm_kind="rms",
+            rotary=True,
+            glu=True,
+            kv_heads=2,
+            bias="relative",
+            qk_norm=True,
+            max_length=16,
+        ),
+        "inputs": (random(3, T, 8), random(3, 2, 5, 2), random(3, 2, 5, 2)),
+        "call_kwargs": {"mask": MASK[:, :5], "target_mask": FIRST},
+        "causal": True,
     },
     "FeedForward": {"layer": lambda: layers.FeedForward(12), "inputs": random(3, T, 4)},
     "FeedForward-glu": {
@@ -208,6 +296,11 @@ LAYERS: dict[str, dict[str, Any]] = {
         "inputs": random(3, T),
         "fixed_length": True,
     },
+    "MemoryProjection": {
+        "layer": lambda: layers.MemoryProjection(2, 6),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
     "MultiHeadAttention": {
         "layer": lambda: layers.MultiHeadAttention(2),
         "inputs": random(3, T, 4),
@@ -231,6 +324,19 @@ LAYERS: dict[str, dict[str, Any]] = {
     "MultiHeadAttention-memory": {
         "layer": lambda: layers.MultiHeadAttention(2, width=8),
         "inputs": (random(3, 5, 4), random(3, T, 6)),
+        "mask": MASK,
+    },
+    "MultiHeadAttention-grouped": {
+        "layer": lambda: layers.MultiHeadAttention(
+            4, width=8, causal=True, kv_heads=2, bias="alibi", qk_norm=True
+        ),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+    },
+    "MultiHeadAttention-bias": {
+        "layer": lambda: layers.MultiHeadAttention(2, kv_heads=1, bias="relative"),
+        "inputs": random(3, T, 4),
         "mask": MASK,
     },
     "NaiveBayesScores": {
@@ -264,6 +370,16 @@ LAYERS: dict[str, dict[str, Any]] = {
             "mask": MASK,
         }
         for method in ("last", "first", "mean", "max", "attention")
+    },
+    **{
+        f"RelativeBias-{form}": {
+            "layer": functools.partial(
+                layers.RelativeBias, 2, buckets=8, max_distance=6, causal=form == "causal"
+            ),
+            "inputs": random(3, 2, T, T),
+            "fixed_length": True,
+        }
+        for form in ("both", "causal")
     },
     "ReverseNormalization": {
         "layer": layers.ReverseNormalization,
@@ -337,6 +453,13 @@ LAYERS: dict[str, dict[str, Any]] = {
         "inputs": random(3, T, 4),
         "mask": MASK,
         "causal": True,
+    },
+    "TransformerBlock-rms": {
+        "layer": lambda: layers.TransformerBlock(
+            4, heads=2, norm_kind="rms", kv_heads=1, bias="relative", qk_norm=True
+        ),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
     },
     "ViterbiDecode": {
         "layer": layers.ViterbiDecode,

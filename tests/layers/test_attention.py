@@ -40,7 +40,7 @@ def numpy_softmax(scores, valid):
     return np.divide(e, total, out=np.zeros_like(e), where=total > 0)
 
 
-def numpy_heads(q, k, v, heads, valid=None, angle=None):
+def numpy_heads(q, k, v, heads, valid=None, angle=None, bias=None):
     """(B, T, W) each -> mixed values (B, T, W) and weights (B, H, T, S), one head at a time."""
     head_width = q.shape[-1] // heads
     mixed, weights = [], []
@@ -50,6 +50,8 @@ def numpy_heads(q, k, v, heads, valid=None, angle=None):
         if angle is not None:
             qh, kh = (turn_one_by_one(x, angle) for x in (qh, kh))
         scores = np.einsum("btd,bsd->bts", qh, kh) / np.sqrt(head_width)
+        if bias is not None:
+            scores = scores + bias[h]
         w = numpy_softmax(scores, np.ones_like(scores, bool) if valid is None else valid)
         weights.append(w)
         mixed.append(w @ vh)
@@ -157,6 +159,46 @@ def test_self_attention_equals_numpy(rng, masked, causal, rotary):
         valid = valid & np.tril(np.ones((T, T), bool))
     angle = rotary_table(T, W // H).astype("float64") if rotary else None
     mixed, expected = numpy_heads(q, k, v, H, valid, angle)
+    assert_allclose(weights, expected, atol=1e-5)
+    assert_allclose(output, mixed @ ok + ob, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", ["relative", "alibi"])
+@pytest.mark.parametrize("memory", [False, True])
+def test_shared_normalised_keys_and_a_bias_equal_numpy(rng, memory, bias):
+    """In both directions; the causal forms are tested with the decoder's block."""
+    x = rng.normal(size=(B, T, D)).astype("float32")
+    source = rng.normal(size=(B, S, M)).astype("float32") if memory else x
+    mask = np.array([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]], bool)[:, : source.shape[1]]
+    layer = MultiHeadAttention(H, width=W, kv_heads=1, bias=bias, qk_norm=True)
+    layer.build(x.shape, source.shape if memory else None)
+    randomise(layer, rng)
+    arguments = (x, source) if memory else (x,)
+    output, weights = layer(*arguments, mask=mask)
+
+    (qk, qb), (kvk, kvb), (ok, ob) = (
+        part.get_weights()
+        for part in (layer.query_projection, layer.fused_projection, layer.output_projection)
+    )
+
+    def normalised(heads, norm):
+        heads = heads.reshape(*heads.shape[:2], -1, W // H)
+        size = np.sqrt((heads**2).mean(-1, keepdims=True) + 1e-6)
+        return (heads / size * norm.get_weights()[0]).reshape(*heads.shape[:2], -1)
+
+    clean = np.where(mask[..., None], source, 0)
+    q = normalised((x if memory else clean) @ qk + qb, layer.query_norm)
+    k, v = np.split(clean @ kvk + kvb, 2, -1)
+    k = normalised(k, layer.key_norm)
+    k, v = np.concatenate([k] * H, -1), np.concatenate([v] * H, -1)
+    after = np.arange(source.shape[1]) - np.arange(T)[:, None]
+    if bias == "alibi":
+        added = -np.abs(after) * np.array([1 / 16, 1 / 256])[:, None, None]
+    else:  # distances this small have buckets of their own, the future's are the second half
+        table = layer.distance_bias.get_weights()[0]
+        added = table[np.abs(after) + 16 * (after > 0)].transpose(2, 0, 1)
+    valid = np.repeat(mask[:, None], T, 1)
+    mixed, expected = numpy_heads(q, k, v, H, valid, bias=added)
     assert_allclose(weights, expected, atol=1e-5)
     assert_allclose(output, mixed @ ok + ob, atol=1e-5)
 
@@ -310,6 +352,9 @@ def test_symbolic_shapes_with_open_lengths():
         ({"heads": 3}, "width 8 is not divisible by 3 heads: take width 6 or 9"),
         ({"heads": 8, "rotary": True}, "8 heads of even width: take width 16"),
         ({"heads": 0}, "heads is 0"),
+        ({"heads": 4, "kv_heads": 3}, "4 heads cannot share 3 .* give kv_heads 1, 2 or 4"),
+        ({"heads": 1, "kv_heads": 2}, "1 heads cannot share 2 .* give kv_heads 1"),
+        ({"heads": 2, "bias": "t5"}, "bias is 't5': give 'relative', 'alibi' or None"),
     ],
 )
 def test_bad_heads_say_what_to_do(options, words):
