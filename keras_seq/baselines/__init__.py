@@ -31,5 +31,9 @@ _HOMES = {
     "FeatureTagger": "tagging",
     "FrequentTag": "tagging",
     "MajorityTag": "tagging",
+    "TRANSLATORS": "translation",
+    "CopySource": "translation",
+    "TranslationMemory": "translation",
+    "WordTable": "translation",
 }
 __all__, __getattr__, __dir__ = lazy_names(__name__, _HOMES)

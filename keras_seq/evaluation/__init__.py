@@ -46,5 +46,17 @@ _HOMES = {
     "span_f1": "tagging",
     "spans": "tagging",
     "tagging_scores": "tagging",
+    "TOKENISERS": "translation",
+    "LengthScore": "translation",
+    "bleu_by_length": "translation",
+    "corpus_interval": "translation",
+    "corpus_score": "translation",
+    "corpus_test": "translation",
+    "rouge_l": "translation",
+    "sentence_scores": "translation",
+    "sentence_statistics": "translation",
+    "tokenised_note": "translation",
+    "translation_scores": "translation",
+    "translation_signatures": "translation",
 }
 __all__, __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -23,5 +23,9 @@ _HOMES = {
     "mistakes_figure": "labels",
     "reliability_figure": "labels",
     "text_figure": "text",
+    "alignment_figure": "alignment",
+    "alignment_html": "alignment",
+    "alignment_text": "alignment",
+    "length_figure": "alignment",
 }
 __all__, __getattr__, __dir__ = lazy_names(__name__, _HOMES)
