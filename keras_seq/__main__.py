@@ -367,6 +367,60 @@ def generate(
 
 
 @app.command()
+def translate(
+    run: Annotated[Path, typer.Argument(help="A run folder of the task translation.")],
+    data: Annotated[
+        str, typer.Option(help="A file of texts, one a line (default: standard input).")
+    ] = "-",
+    beam: Annotated[int | None, typer.Option(help="Hypotheses (default: as trained).")] = None,
+    best: Annotated[int, typer.Option(help="How many translations, with scores.")] = 1,
+    length_penalty: Annotated[float | None, typer.Option(help="Of the search.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="The most tokens of one.")] = None,
+    cut: Annotated[bool, typer.Option(help="Cut what is too long for the model.")] = False,
+) -> None:
+    """Translate texts, line by line."""
+    from keras_seq.data import iter_lines
+    from keras_seq.translating import open_translator
+
+    _import_tensorflow()
+    options = {"beam": beam, "length_penalty": length_penalty, "max_length": max_length}
+    translator = open_translator(run, cut=cut, **options)
+    if data == "-":
+        texts = [line.rstrip("\r\n") for line in sys.stdin]
+    else:
+        texts = list(iter_lines(Path(data)))
+    for found in translator(texts, best=best):
+        for one in found:
+            print(one.text if best == 1 else f"{one.score:.4f}\t{one.text}")
+
+
+@app.command()
+def align(
+    run: Annotated[Path, typer.Argument(help="A run folder of the task translation.")],
+    source: Annotated[str, typer.Option(help="The text to translate.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
+    beam: Annotated[int | None, typer.Option(help="Hypotheses (default: as trained).")] = None,
+) -> None:
+    """Show what each word of a translation looked at."""
+    from rich.console import Console
+
+    from keras_seq.figures import alignment_html, alignment_text
+    from keras_seq.translating import open_translator
+
+    _import_tensorflow()
+    best = open_translator(run, beam=beam)([source])[0][0]
+    print(best.text)
+    if best.alignment is None or not best.alignment.size:
+        raise UserError(
+            "there is no alignment: the model has no attention, or source or translation is empty"
+        )
+    Console().print(alignment_text(best.source, best.target, best.alignment))
+    if html is not None:
+        html.write_text(alignment_html(best.source, best.target, best.alignment), encoding="utf-8")
+        print(f"-> {html}")
+
+
+@app.command()
 def tokenizers(
     data: Annotated[str, typer.Option(help="A file with texts, or builtin:reviews.")],
     text_column: Annotated[str, typer.Option(help="Its column of texts.")] = "text",

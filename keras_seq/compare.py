@@ -232,6 +232,25 @@ def compare(
     ).run()
 
 
+def refusal(task: Any, architecture: Any) -> str:
+    """Says why an architecture cannot be trained under a task; "" if it can.
+
+    Args:
+        task: The task, with its options; None takes all.
+        architecture: The architecture, with its options.
+
+    Example:
+        >>> from keras_seq.models import resolve
+        >>> refusal(make_task("forecasting", {"data": "builtin:co2"}), resolve("seq2seq"))
+        'it is an encoder-decoder: it turns one sequence into another'
+    """
+    if task is None:
+        return ""
+    if architecture.encoder_decoder and not getattr(task, "pairs", False):
+        return "it is an encoder-decoder: it turns one sequence into another"
+    return str(task.accepts(architecture)) if hasattr(task, "accepts") else ""
+
+
 def make_task(name: str, options: Mapping[str, Any]) -> Any:
     """Returns a task with its options; no data is read yet.
 
@@ -307,7 +326,7 @@ def expand(
             continue
         except TypeError as error:
             raise UserError(str(error)) from error
-        why = task.accepts(bound) if hasattr(task, "accepts") else ""
+        why = refusal(task, bound)
         if why and not every:
             raise UserError(f"{name} cannot be trained under {task.name}: {why}")
         if not why:

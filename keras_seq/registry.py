@@ -270,6 +270,7 @@ tasks.add("forecasting", "keras_seq.tasks.forecasting:Forecasting")
 tasks.add("classification", "keras_seq.tasks.classification:Classification")
 tasks.add("tagging", "keras_seq.tasks.tagging:Tagging")
 tasks.add("language_model", "keras_seq.tasks.language_model:LanguageModel")
+tasks.add("translation", "keras_seq.tasks.translation:Translation")
 trackers.add("tensorboard", "keras_seq.trackers:tensorboard")
 trackers.add("mlflow", "keras_seq.trackers:mlflow")
 for _name in ("saved_model", "litert", "litert_float16", "litert_dynamic", "litert_int8"):

@@ -44,6 +44,7 @@ RANKS = {
     "runs": 4,
     "explain": 4,
     "generation": 4,
+    "translating": 4,
     "tasks": 4,
     "testing": 4,
     "__init__": 4,  # loads lazily whatever is asked for

@@ -9,17 +9,35 @@ model that has a step, needs nothing else.
 
 from __future__ import annotations
 
+from keras_seq.decoding.beam import (
+    BeamOptions,
+    Hypotheses,
+    beam_search,
+    greedy_search,
+    search_function,
+    strip,
+)
 from keras_seq.decoding.loop import generate, stream
 from keras_seq.decoding.sampling import Choice, probabilities
+from keras_seq.decoding.search import SearchModel, average, search_model
 from keras_seq.decoding.step import Stepper, step_model, stepper, whole_stepper
 
 __all__ = [
+    "BeamOptions",
     "Choice",
+    "Hypotheses",
+    "SearchModel",
     "Stepper",
+    "average",
+    "beam_search",
     "generate",
+    "greedy_search",
     "probabilities",
+    "search_function",
+    "search_model",
     "step_model",
     "stepper",
     "stream",
+    "strip",
     "whole_stepper",
 ]

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_seq.decoding.follow import follow
 from keras_seq.errors import UserError
-from keras_seq.layers.steps import Step, step_shapes
+from keras_seq.layers.steps import Step
 
 StepFunction = Callable[[Any, dict[str, Any], Any], tuple[Any, dict[str, Any]]]
 
@@ -129,8 +130,7 @@ def whole_stepper(model: keras.Model, *, length: int | None = None) -> Stepper:
 def step_model(model: keras.Model, *, length: int | None = None) -> keras.Model:
     """Makes the model of one step: the same layers and weights, with what they remember.
 
-    The graph of the model is followed once more with one step of time. Layers that mix steps take
-    their own step (see `keras_seq.layers.steps`), all others are called as they are. The result
+    The graph of the model is followed once more with one step of time (see `follow`). The result
     is checked against the whole model before it is returned.
 
     Args:
@@ -159,61 +159,9 @@ def step_model(model: keras.Model, *, length: int | None = None) -> keras.Model:
         Shazeer 2019, Fast Transformer Decoding (the memory of keys and values).
     """
     length = _length(model, length)
-    tokens = keras.Input((1,), name="tokens", dtype="int32")
-    position = keras.Input((), name="position", dtype="int32")
-    inputs: dict[str, dict[str, Any]] = {}  # of each layer with a step
-    for layer in model.layers:
-        try:
-            shapes = step_shapes(layer, length)
-        except ValueError as error:
-            raise UserError(f"the model {model.name!r} cannot write on: {error}") from None
-        if shapes is not None:
-            inputs[layer.name] = {
-                key: keras.Input(shape, name=f"{layer.name}_{key}", dtype=layer.compute_dtype)
-                for key, shape in shapes.items()
-            }
-    outputs: dict[str, Any] = {}
-    called: set[str] = set()
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        others = [value for key, value in kwargs.items() if key not in ("mask", "training")]
-        if layer.name not in inputs or any(value is not None for value in (*args[1:], *others)):
-            return layer(*args, **kwargs)
-        if layer.name in called:
-            raise UserError(
-                f"the model {model.name!r} cannot write on step by step: it calls the layer "
-                f"{layer.name!r} twice"
-            )
-        called.add(layer.name)
-        # A recurrent layer goes on for ever; what is kept of each position has an end.
-        bound = None if isinstance(layer, keras.layers.RNN) else length
-        result, states = Step(layer, length=bound)(args[0], inputs[layer.name], position)
-        outputs.update({f"{layer.name}_{key}": value for key, value in states.items()})
-        return result
-
-    states = {f"{name}_{key}": x for name, keys in inputs.items() for key, x in keys.items()}
-    given = {key: _input_like(key, x) for key, x in model.input.items() if key != "tokens"}
-    # Cloning wants every tensor that the copy reads among the inputs, so the model gets some that
-    # it does not use.
-    wide = keras.Model({**model.input, "position": position, **states}, model.output)
-    stepped = keras.models.clone_model(
-        wide,
-        input_tensors={"tokens": tokens, "position": position, **states, **given},
-        clone_function=lambda layer: layer,
-        call_function=call,
-    )
-    logits = keras.layers.Flatten(name="step_logits")(stepped.output["logits"])
-    found = keras.Model(
-        {"tokens": tokens, "position": position, **states, **given},
-        {"logits": logits, **outputs},
-        name=f"{model.name}_step",
-    )
+    found = follow(model, length).step
     _check_step(model, found, length)
     return found
-
-
-def _input_like(name: str, tensor: Any) -> Any:
-    return keras.Input(tensor.shape[1:], name=name, dtype=tensor.dtype)
 
 
 def _length(model: Any, length: int | None) -> int:

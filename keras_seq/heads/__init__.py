@@ -11,6 +11,7 @@ from keras_seq.heads.label import Label
 from keras_seq.heads.language_model import MaskedToken, NextToken
 from keras_seq.heads.tagging import Characters, TokenLabels
 from keras_seq.heads.tokens import Tokens
+from keras_seq.heads.translation import Translation
 
 __all__ = [
     "Characters",
@@ -20,4 +21,5 @@ __all__ = [
     "NextToken",
     "TokenLabels",
     "Tokens",
+    "Translation",
 ]

@@ -39,15 +39,28 @@ for _name, _target in {
     "fasttext": "keras_seq.models.fasttext:fasttext",
     "text_cnn": "keras_seq.models.text_cnn:text_cnn",
     "rcnn": "keras_seq.models.rcnn:rcnn",
+    "seq2seq": "keras_seq.models.seq2seq:seq2seq",
+    "seq2seq_attention": "keras_seq.models.seq2seq_attention:seq2seq_attention",
+    "seq2seq_transformer": "keras_seq.models.seq2seq_transformer:seq2seq_transformer",
 }.items():
     architectures.add(_name, _target)
 
 # What the head of a task hands to an architecture, where its signature asks for it. They are not
 # options: a user does not set them.
-CONTEXT = ("horizon", "outputs", "period", "time_index", "vocabulary", "classes", "exclusive")
+CONTEXT = (
+    "horizon",
+    "outputs",
+    "period",
+    "time_index",
+    "vocabulary",
+    "classes",
+    "exclusive",
+    "target",
+    "target_mask",
+)
 
 # Inputs that hold ids, not measurements, when only their shape is given.
-INTEGER_INPUTS = ("tokens", "characters")
+INTEGER_INPUTS = ("tokens", "characters", "source")
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,11 @@ class Architecture:
     def reads_tokens(self) -> bool:
         """Whether it takes token ids, and not features of them."""
         return "vocabulary" in self.parameters
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether it reads a source and a target, and gives states of the target's steps."""
+        return "target" in self.parameters
 
     @property
     def causal(self) -> bool:

@@ -51,6 +51,7 @@ class Task:
 
     name: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = {}  # what of the recipe differs for this task
+    pairs: ClassVar[bool] = False  # whether each example is a source and a target
 
     @classmethod
     def options(cls) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seq.heads import Forecast, Label, Tokens
+from keras_seq.heads import Forecast, Label, Tokens, Translation
 from keras_seq.models import CONTEXT, Architecture, build, resolve
+from keras_seq.testing.pairs import pair_checks
 from keras_seq.testing.properties import (
     common_checks,
     export_checks,
@@ -53,8 +54,9 @@ def check_architecture(
 ) -> Report:
     """Checks an architecture, alone and inside a model, by what its tags promise.
 
-    One that reads token ids is checked as a classifier of token sequences, every other one alone
-    and as a forecaster; with `tokens` it is checked on embedded tokens instead.
+    One that reads token ids is checked as a classifier of token sequences, an encoder-decoder as a
+    translator, every other one alone and as a forecaster; with `tokens` it is checked on embedded
+    tokens instead.
 
     Args:
         architecture: A registered name, ``"module:attribute"``, a function, or a Layer subclass.
@@ -129,6 +131,8 @@ def architecture_checks(
     if "width" in bound.parameters:
         chosen.setdefault("width", 16)
     bound = resolve(architecture, **chosen)
+    if bound.encoder_decoder:
+        return _on_pairs(architecture, bound, lookback, fresh_process, export)
     if bound.reads_tokens if tokens is None else tokens:
         return _on_tokens(architecture, bound, lookback, fresh_process, export)
     generator = np.random.default_rng(0)
@@ -215,6 +219,34 @@ def _on_tokens(
     if "depth" in bound.parameters:
         first["depth"] = partial(_depth_grows, architecture, options, model)
     return {**first, **found}
+
+
+def _on_pairs(
+    architecture: Any, bound: Architecture, steps: int, fresh_process: bool, export: bool
+) -> Checks:
+    """The checks of its signature, and those of a translator of token sequences."""
+    options = dict(bound.options)
+
+    def model(**more: Any) -> keras.Model:
+        tokens = Tokens(40, width=8)
+        inputs = {"source": (None,), "tokens": (None,)}
+        head = Translation(tokens, tokens)
+        return build(architecture, inputs=inputs, head=head, **{**options, **more})
+
+    first: Checks = {"signature": partial(_signature, bound)}
+    if "width" in bound.parameters:
+        first["width"] = partial(_width_grows, architecture, options, model)
+    if "depth" in bound.parameters:
+        first["depth"] = partial(_depth_grows, architecture, options, model)
+    return first | pair_checks(
+        architecture,
+        options,
+        steps=steps,
+        modules=(bound.function.__module__, "keras_seq.layers"),
+        aligned="returns_attention" in bound.tags,
+        fresh_process=fresh_process,
+        export=export,
+    )
 
 
 def _title(architecture: Any) -> str:

@@ -1,0 +1,105 @@
+"""The recurrent encoder-decoder with attention: every step of the target looks at the source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_seq.errors import UserError
+from keras_seq.layers import AlignmentKeys, AttentionDecoder, EncoderOutput, Pooling
+from keras_seq.layers.recurrent import CELLS, recurrent_stack
+from keras_seq.models._checks import check_choice, check_sizes
+from keras_seq.registry import architecture
+
+
+@architecture("encoder_decoder", "returns_attention")
+def seq2seq_attention(
+    source: Any,
+    *,
+    target: Any,
+    mask: Any = None,
+    target_mask: Any = None,
+    width: int = 256,
+    depth: int = 1,
+    dropout: float = 0.2,
+    cell: str = "gru",
+    score: str = "bahdanau",
+    bidirectional: bool = True,
+    input_feeding: bool = True,
+    coverage: bool = False,
+) -> Any:
+    """A recurrent encoder, and a recurrent decoder that attends to all of its states.
+
+    The layer ``alignment`` returns the weights, (B, T, S), as second output.
+
+    Args:
+        source: Features, (B, S, D).
+        target: Features of the target so far, (B, T, D).
+        mask: (B, S) bool, True at real steps of the source, or None.
+        target_mask: (B, T) bool; it makes no difference, padding comes last.
+        width: Features of each state of the encoder (both ways together) and of the decoder.
+        depth: Layers of the encoder, and as many of the decoder.
+        dropout: On what the encoder's and the decoder's layers give, 0 to below 1.
+        cell: ``"gru"``, ``"lstm"`` or ``"rnn"``.
+        score: ``"bahdanau"``, ``"dot"``, ``"scaled_dot"``, ``"luong_general"``,
+            ``"luong_concat"`` or ``"location"``; see `keras_seq.layers.Alignment`.
+        bidirectional: Whether the encoder reads both ways.
+        input_feeding: Whether, in Luong's order, what a step found goes into the next one.
+        coverage: Whether the score knows what was attended to before.
+
+    Returns:
+        (B, T, width), the decoder's states.
+
+    Raises:
+        UserError: If an option is out of range.
+
+    Example:
+        >>> source, target = keras.Input((None, 3)), keras.Input((None, 3))
+        >>> model = keras.Model([source, target], seq2seq_attention(source, target=target, width=8))
+        >>> output, weights = model.get_layer("alignment").output
+        >>> output.shape, weights.shape
+        ((None, None, 8), (None, None, None))
+
+    Reference:
+        Bahdanau, Cho and Bengio 2015, Neural Machine Translation by Jointly Learning to Align and
+        Translate; Luong, Pham and Manning 2015, Effective Approaches to Attention-based Neural
+        Machine Translation.
+    """
+    check_sizes(width=width, depth=depth, dropout=dropout)
+    check_choice("cell", cell, tuple(CELLS))
+    memory = recurrent_stack(
+        source,
+        cell=cell,
+        mask=mask,
+        width=width,
+        depth=depth,
+        dropout=dropout,
+        bidirectional=bidirectional,
+    )
+    mean = Pooling("mean", name="source_mean")(memory, mask=mask)  # (B, W)
+    first = []
+    for i in range(depth):
+        for part in ("hidden", "cell") if cell == "lstm" else ("hidden",):
+            h = keras.layers.Dense(width, activation="tanh", name=f"bridge_{part}_{i}")(mean)
+            first.append(EncoderOutput(name=f"start_{part}_{i}")(h))
+    try:
+        # Dot products need keys as wide as the decoder's states.
+        keys = AlignmentKeys(width, score=score, name="source_keys")(memory, mask=mask)
+        decoder = AttentionDecoder(
+            width,
+            cell=cell,
+            score=score,
+            depth=depth,
+            dropout=dropout,
+            input_feeding=input_feeding,
+            coverage=coverage,
+            name="alignment",
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    memory = EncoderOutput(name="memory")(memory)
+    if mask is not None:
+        mask = EncoderOutput(name="memory_mask")(mask)
+    y, _ = decoder(target, keys, memory, mask=mask, initial_state=first)
+    return y

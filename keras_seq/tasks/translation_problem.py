@@ -1,0 +1,483 @@
+"""One translation problem: pairs read and tokenised, baselines, scores, what is shipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_seq import evaluation
+from keras_seq.data import PairBatches, Pairs, TokenStore, filter_pairs, find_leaks, read_pairs
+from keras_seq.decoding import BeamOptions, beam_search, search_model, strip
+from keras_seq.errors import UserError
+from keras_seq.heads import Tokens
+from keras_seq.heads import Translation as Head
+from keras_seq.losses import MaskedCrossentropy
+from keras_seq.models import build
+from keras_seq.preprocessing import SubwordSampler, Tokenizer, train_tokenizer
+from keras_seq.tasks import text
+from keras_seq.tasks.problem import Problem, paired_record
+
+if TYPE_CHECKING:
+    from keras_seq.tasks.translation import Translation
+
+PARTS = ("validation", "test")
+_SAMPLED = 20  # validation translations that are shown
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model or a baseline makes of the validation and the test part.
+
+    Args:
+        texts: N translations, by part.
+        log_probabilities: (M,) of the true tokens, end included, by part; None of a baseline.
+    """
+
+    texts: dict[str, list[str]]
+    log_probabilities: dict[str, np.ndarray] | None = None
+
+
+class TranslationProblem(Problem):
+    """Pairs, split and scores of one translation comparison. It knows no architecture.
+
+    Args:
+        options: What the user asked for.
+
+    Raises:
+        UserError: If the data or the options are wrong; nothing has been written then.
+    """
+
+    task = "translation"
+    lower_is_better = False
+    primary = "bleu"
+
+    def __init__(self, options: Translation) -> None:
+        self.options = options
+        self.pairs = self._read()
+        self.tokenizers = self._train_tokenizers()
+        self.stores = {
+            part: tuple(
+                text.encode(tokenizer, texts)
+                for tokenizer, texts in zip(
+                    self.tokenizers, (pairs.source, pairs.target), strict=True
+                )
+            )
+            for part, pairs in self.pairs.items()
+        }
+        self._notes = [note for pairs in self.pairs.values() for note in pairs.notes]
+        self.rows = self._trained_rows()
+        self._notes += self._length_notes()
+        self.sampler = None
+        if options.sampling:
+            self.sampler = tuple(
+                SubwordSampler(t, dropout=options.sampling, alpha=options.sampling)
+                for t in self.tokenizers
+            )
+
+    # ---- reading ------------------------------------------------------------------------------
+
+    def _read(self) -> dict[str, Pairs]:
+        options = self.options
+        columns = {
+            "source_column": options.source_column,
+            "target_column": options.target_column,
+        }
+
+        def read(name: str) -> Pairs:
+            left, _, right = name.partition(",")
+            return read_pairs(left, right or None, **columns)
+
+        if options.data:
+            train = read_pairs(options.data, **columns)
+        else:
+            train = read_pairs(options.source, options.target)
+        self.source_name = train.origin or options.data
+        self.checksum = train.checksum
+        parts = {}
+        for part in PARTS:
+            if given := getattr(options, part):
+                parts[part] = read(given)
+                self.checksum += f" {parts[part].checksum}"
+        for part in reversed(PARTS):
+            if part not in parts:
+                share = getattr(options, f"{part}_fraction")
+                train, parts[part] = _split(train, share, seed=PARTS.index(part))
+        train = filter_pairs(train, max_ratio=options.max_ratio or None)
+        train = find_leaks(train, parts, drop=options.drop_leaks)
+        found = {"train": train, **{part: parts[part] for part in PARTS}}
+        if options.lowercase:
+            found = {
+                part: replace(
+                    pairs,
+                    source=[s.lower() for s in pairs.source],
+                    target=[t.lower() for t in pairs.target],
+                )
+                for part, pairs in found.items()
+            }
+        return found
+
+    def _train_tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        options, train = self.options, self.pairs["train"]
+        how: dict[str, Any] = {"vocabulary": options.vocabulary, "lowercase": options.lowercase}
+        if options.separate:
+            source = train_tokenizer(options.tokenizer, train.source, **how)
+            return source, train_tokenizer(options.tokenizer, train.target, **how)
+        joint = train_tokenizer(options.tokenizer, [*train.source, *train.target], **how)
+        return joint, joint
+
+    def _trained_rows(self) -> np.ndarray:
+        """The training pairs that are short enough."""
+        source, target = self.stores["train"]
+        most = self.options.max_tokens
+        long = (source.lengths > most) | (target.lengths + 1 > most)
+        if long.all():
+            raise UserError(
+                f"no training pair has at most {most} tokens on both sides: give a larger "
+                "--max-tokens"
+            )
+        if long.any():
+            self._notes.append(
+                f"{long.sum():,} of {len(long):,} training pairs have over {most} tokens on a "
+                "side and are left out"
+            )
+        return np.flatnonzero(~long)
+
+    def _length_notes(self) -> list[str]:
+        options, found = self.options, []
+        for part in PARTS:
+            source, target = self.stores[part]
+            cut = int((source.lengths > options.max_tokens).sum())
+            if cut:
+                found.append(
+                    f"{cut:,} sources of the {part} part are cut at {options.max_tokens} tokens"
+                )
+            over = int((target.lengths + 1 > options.max_length).sum())
+            if over:
+                found.append(
+                    f"{over:,} targets of the {part} part are longer than a translation can get "
+                    f"({options.max_length} tokens): give a larger --max-length"
+                )
+        return found
+
+    # ---- what training needs ------------------------------------------------------------------
+
+    @cached_property
+    def head(self) -> Head:
+        """How ids become features and states become scores."""
+        options = self.options
+        shared = options.shared or ("target" if options.separate else "all")
+        source, target = (
+            Tokens(t.size, options.embedding, dropout=options.embedding_dropout)
+            for t in self.tokenizers
+        )
+        return Head(source, target, shared=shared, dropout=options.dropout)
+
+    def build(self, architecture: str | Callable[..., Any], **options: Any) -> keras.Model:
+        """Builds the network that is trained: ids of both sides in, scores of tokens out.
+
+        Args:
+            architecture: As in `keras_seq.build`; an encoder-decoder.
+            **options: Its options.
+
+        Returns:
+            An uncompiled model.
+        """
+        inputs = {"source": (None,), "tokens": (None,)}
+        return build(architecture, inputs=inputs, head=self.head, **options)
+
+    def training(self) -> dict[str, Any]:
+        """Returns the loss and how targets are paired with outputs, for `fit`."""
+        return {
+            "loss": {"logits": MaskedCrossentropy(label_smoothing=self.options.label_smoothing)},
+            "prepare_targets": lambda y: {"logits": y},
+        }
+
+    def data(self, part: str, model: keras.Model) -> PairBatches:
+        """Returns the pairs of a part.
+
+        Args:
+            part: ``train``, ``validation`` or ``test``.
+            model: The model that will read them.
+        """
+        source, target = self.stores[part]
+        if part != "train":
+            return PairBatches(source, target, max_source=self.options.max_tokens)
+        return PairBatches(
+            source,
+            target,
+            rows=self.rows,
+            segment=self._segment if self.sampler else None,
+        )
+
+    def _segment(self, seed: int, number: int) -> tuple[TokenStore, TokenStore]:
+        """The training pairs, cut into tokens another way."""
+        pairs, draw = self.pairs["train"], {"seed": seed, "number": number}
+        source, target = self.sampler or ()
+        return source.store(pairs.source, **draw), target.store(pairs.target, **draw, side="target")
+
+    # ---- predictions and scores ---------------------------------------------------------------
+
+    def predict(self, model: keras.Model) -> Prediction:
+        """Translates the validation and the test part, and scores the true targets.
+
+        Args:
+            model: A network made by `build`.
+        """
+        options = self.options
+        search = search_model(model, hypotheses=options.beam, length=options.max_length)
+        penalty = BeamOptions(length_penalty=options.length_penalty)
+        texts, logs = {}, {}
+        for part in PARTS:
+            source = self.stores[part][0]
+            found: list[str] = [""] * len(source)
+            # Sentences of like length together: what a batch costs is its longest one.
+            order = np.argsort(source.lengths, kind="stable")
+            for rows in np.split(order, range(64, len(order), 64)):
+                ids = text.pad([source[i][: options.max_tokens] for i in rows])
+                best = beam_search(search, ids, options=penalty).tokens[:, 0]
+                for row, tokens in zip(rows, best, strict=True):
+                    found[row] = self.tokenizers[1].decode(strip(tokens))
+            texts[part] = found
+            logs[part] = self._true_logs(model, part)
+        return Prediction(texts, logs)
+
+    def _true_logs(self, model: keras.Model, part: str) -> np.ndarray:
+        """(M,) log p of the tokens of the true targets."""
+
+        @tf.function(reduce_retracing=True)
+        def true(x: Any, y: Any) -> Any:
+            logits = tf.cast(model(x, training=False)["logits"], tf.float32)
+            label = tf.maximum(y - 1, 0)
+            return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=label, logits=logits)
+
+        found = []
+        for x, y in self.data(part, model).batches(64):
+            x = {name: tf.constant(value) for name, value in x.items()}
+            found.append(true(x, tf.constant(y)).numpy()[y > 0])
+        return np.concatenate(found)
+
+    def scores(self, prediction: Prediction, part: str = "test") -> dict[str, float]:
+        """Scores a prediction on one part.
+
+        Args:
+            prediction: From `predict` or `baselines`.
+            part: ``validation`` or ``test``.
+
+        Returns:
+            Every score by name.
+        """
+        found = evaluation.translation_scores(prediction.texts[part], self.pairs[part].target)
+        if prediction.log_probabilities is not None:
+            found["perplexity"] = float(np.exp(-prediction.log_probabilities[part].mean()))
+        return found
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Headings of the scores, in the order of the columns."""
+        return {
+            "bleu": "BLEU",
+            "bleu_lowercase": "BLEU, small letters",
+            "chrf": "chrF",
+            "ter": "TER",
+            "rouge_l": "ROUGE-L",
+            "exact_match": "exact",
+            "token_accuracy": "token accuracy",
+            "perplexity": "perplexity a token",
+        }
+
+    @property
+    def reference(self) -> str:
+        """The baseline that must be beaten."""
+        return "word_table"
+
+    def losses(self, prediction: Prediction, part: str = "test") -> np.ndarray:
+        """Returns the counts that BLEU is made of for each sentence, for paired tests.
+
+        Args:
+            prediction: From `predict` or `baselines`.
+            part: ``validation`` or ``test``.
+
+        Returns:
+            (N, K), see `keras_seq.evaluation.sentence_statistics`.
+        """
+        return evaluation.sentence_statistics(prediction.texts[part], self.pairs[part].target)
+
+    def paired_test(self, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+        """Tests whether one system's BLEU is higher than another's.
+
+        Args:
+            ours: From `losses`, or its mean over seeds.
+            theirs: Likewise.
+
+        Returns:
+            ``test``, ``statistic`` (negative: ours is better), ``p``, ``difference``.
+        """
+        return paired_record(evaluation.corpus_test(ours, theirs))
+
+    def baselines(self) -> Iterator[tuple[str, Prediction, float, str]]:
+        """Fits and runs each baseline.
+
+        Yields:
+            Name, prediction, seconds, and a note.
+        """
+        from keras_seq.baselines.translation import TRANSLATORS
+
+        train = self.pairs["train"]
+        for name, make in TRANSLATORS.items():
+            begin = time.perf_counter()
+            translator = make()
+            translator.fit(train.source, train.target)
+            texts = {part: translator.predict(self.pairs[part].source) for part in PARTS}
+            yield name, Prediction(texts), time.perf_counter() - begin, translator.note
+
+    # ---- what is shipped ----------------------------------------------------------------------
+
+    def deployable(self, model: keras.Model) -> keras.Model:
+        """Wraps a trained network: ids of both sides in, scores of every token out.
+
+        Args:
+            model: A network made by `build`.
+        """
+        inputs = {
+            name: keras.Input((None,), name=name, dtype="int32") for name in ("source", "tokens")
+        }
+        core = keras.Model(model.input, model.output, name=model.name)
+        logits = keras.layers.Identity(name="logits")(core(inputs)["logits"])
+        return keras.Model(inputs, {"logits": logits}, name=model.name)
+
+    def samples(self, model: keras.Model, part: str = "test", most: int = 64) -> dict[str, Any]:
+        """Returns pairs for a deployable model, evenly spread over a part.
+
+        Args:
+            model: The deployable model.
+            part: ``train``, ``validation`` or ``test``.
+            most: The most pairs.
+        """
+        return self._sampled(part, most)[0]
+
+    def _sampled(self, part: str, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        data = self.data(part, None)
+        return data.batch(np.unique(np.linspace(0, len(data) - 1, min(most, 64)).astype(int)))
+
+    def shipped_score(
+        self, samples: dict[str, np.ndarray], part: str = "test"
+    ) -> Callable[[dict[str, np.ndarray]], float]:
+        """Returns what an exported file is scored by: nats a token on its samples.
+
+        Args:
+            samples: From `samples`.
+            part: The part they are from.
+        """
+        _, y = self._sampled(part, len(samples["tokens"]))
+
+        def score(outputs: dict[str, np.ndarray]) -> float:
+            logits = np.asarray(outputs["logits"], np.float64)
+            logs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+            picked = np.take_along_axis(logs, np.maximum(y - 1, 0)[..., None], -1)[..., 0]
+            return float(-picked[y > 0].mean())
+
+        return score
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns what a use of the model needs; it travels inside the model file."""
+        source, target = self.tokenizers
+        options = self.options
+        return {
+            "task": self.task,
+            "tokenizer": source.config(),
+            **({} if source is target else {"target_tokenizer": target.config()}),
+            "max_tokens": options.max_tokens,
+            "max_length": options.max_length,
+            "beam": options.beam,
+            "length_penalty": options.length_penalty,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what a reader needs to know to make the figures again."""
+        options = self.options
+        signature = evaluation.translation_signatures()["bleu"]
+        way = f"beam {options.beam}, length penalty {options.length_penalty:g}"
+        return {
+            "data": self.source_name,
+            "sha256": self.checksum,
+            "tokenizer": f"{options.tokenizer}, "
+            + " and ".join(f"{t.size:,}" for t in dict.fromkeys(self.tokenizers))
+            + " ids",
+            "pairs": {part: len(pairs) for part, pairs in self.pairs.items()},
+            "scores": f"BLEU {signature}; "
+            + (way if options.beam > 1 else "greedy")
+            + f", at most {options.max_length} tokens",
+        }
+
+    @property
+    def title(self) -> str:
+        """A title for tables."""
+        return f"{self.source_name}: translation"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the data."""
+        waste = self.data("train", None).waste()
+        padding = f"padding is {waste:.0%} of the steps that are trained"
+        return (*self._notes, *self.tokenizers[0].report, padding)
+
+    # ---- looking ------------------------------------------------------------------------------
+
+    def check_fits(self, model: keras.Model, what: Any) -> None:
+        """Refuses a model with another vocabulary.
+
+        Args:
+            model: A deployable model.
+            what: What to call it in the message.
+
+        Raises:
+            UserError: If the vocabulary differs.
+        """
+        theirs, ours = model.output["logits"].shape[-1], self.tokenizers[1].size
+        if theirs != ours:
+            raise UserError(
+                f"{what} knows {theirs} tokens of the target, and the tokenizer gives {ours}"
+            )
+
+    def board_figures(self, predictions: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """Draws BLEU by the length of the source.
+
+        Args:
+            predictions: By row of the leaderboard.
+            names: The rows to draw, best first.
+        """
+        from keras_seq.figures import length_figure
+
+        lengths = [len(source.split()) for source in self.pairs["test"].source]
+        found = {
+            name: evaluation.bleu_by_length(
+                predictions[name].texts["test"], self.pairs["test"].target, lengths
+            )
+            for name in names
+            if name in predictions
+        }
+        return {"BLEU by length of the source": length_figure(found)} if found else {}
+
+
+def _split(pairs: Pairs, share: float, *, seed: int) -> tuple[Pairs, Pairs]:
+    """Cuts off a share of pairs; equal sources stay together."""
+    groups = text.same_side(pairs.source)
+    held = text.hold_out([""] * len(pairs), share, groups=groups, seed=seed)
+
+    def part(rows: np.ndarray) -> Pairs:
+        where = np.flatnonzero(rows)
+        return Pairs([pairs.source[i] for i in where], [pairs.target[i] for i in where])
+
+    if not held.any() or held.all():
+        raise UserError(
+            f"{len(pairs)} pairs are too few to cut off a share of {share:g}: give more, or the "
+            "other parts as files"
+        )
+    return replace(part(~held), notes=pairs.notes), part(held)

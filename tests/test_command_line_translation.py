@@ -1,0 +1,136 @@
+"""Translation on the command line: a tiny run, what it translates, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_seq.__main__ import main
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    """Runs the command line in this process: exit code, what it printed, what it complained."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        main([str(word) for word in words])
+    return int(stopped.value.code or 0), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory) -> Path:
+    """Two small networks, hardly trained, on letters that become capitals."""
+    folder = tmp_path_factory.mktemp("translation")
+    lines = [f"{i:b}".replace("0", "a ").replace("1", "b ").strip() for i in range(64, 320)]
+    (folder / "source.txt").write_text("\n".join(lines) + "\n")
+    (folder / "target.txt").write_text("\n".join(lines).upper() + "\n")
+    code, _, err = run(
+        "compare", "translation", "--source", folder / "source.txt",
+        "--target", folder / "target.txt", "--tokenizer", "words", "--embedding", 16,
+        "--architectures", "seq2seq,seq2seq_attention", "--set", "seq2seq.width=16",
+        "--set", "seq2seq_attention.width=16", "--epochs", 1, "--steps-per-epoch", 5,
+        "--max-length", 10, "--beam", 2, "--export", "keras", "--track", "none",
+        "--out", folder / "runs",
+    )  # fmt: skip
+    assert code == 0, err
+    return folder
+
+
+def test_the_leaderboard_has_networks_and_baselines(board):
+    rows = json.loads((board / "runs" / "leaderboard.json").read_text())["rows"]
+    names = {row["architecture"] for row in rows}
+    assert {"seq2seq", "seq2seq_attention", "copy", "translation_memory", "word_table"} <= names
+    for row in rows:
+        assert row["status"] == "ok"
+        assert 0 <= row["scores"]["bleu"] <= 100
+    assert (board / "runs" / "seq2seq" / "0" / "model.keras").is_file()
+
+
+def test_translate_a_file_and_standard_input(board, monkeypatch):
+    (board / "new.txt").write_text("a b a\n\nb b\n")
+    network = board / "runs" / "seq2seq_attention" / "0"
+    code, out, err = run("translate", network, "--data", board / "new.txt")
+    assert code == 0, err
+    lines = out.split("\n")
+    assert len(lines) == 4 and lines[1] == ""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a b a\n\nb b\n"))
+    assert run("translate", network)[:2] == (0, out)
+    code, out, _ = run("translate", network, "--data", board / "new.txt", "--best", 2)
+    scores = [float(line.partition("\t")[0]) for line in out.splitlines()]
+    assert len(scores) == 6 and scores[0] >= scores[1]
+
+
+def test_align_shows_a_table_and_writes_a_page(board):
+    network = board / "runs" / "seq2seq_attention" / "0"
+    code, out, err = run(
+        "align", network, "--source", "a b b", "--html", board / "page.html", "--beam", 1
+    )
+    if code == 2:  # so little trained it may write nothing
+        assert "there is no alignment" in err
+    else:
+        assert code == 0 and "1:a" in out
+        assert "<html" in (board / "page.html").read_text()
+    code, _, err = run("align", board / "runs" / "seq2seq" / "0", "--source", "a b")
+    assert code == 2 and "the model has no attention" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--beam", 0], "--beam is 0: give at least 1"),
+        (["--max-length", 0], "--max-length is 0: give at least 1"),
+        (["--best", 3], "3 hypotheses of each source are wanted"),
+        (["--length-penalty", -1], "length_penalty is -1"),
+        (["--data", "missing.txt"], "missing.txt"),
+    ],
+)
+def test_what_translate_refuses(board, words, message):
+    (board / "one.txt").write_text("a b\n")
+    data = [] if "--data" in words else ["--data", board / "one.txt"]
+    network = board / "runs" / "seq2seq_attention" / "0"
+    code, out, err = run("translate", network, *data, *words)
+    assert code == 2 and out == ""
+    (line,) = [line for line in err.splitlines() if line.strip()]
+    assert message in line
+
+
+def test_a_source_that_is_too_long_is_told_or_cut(board):
+    (board / "long.txt").write_text("a " * 101 + "\n")
+    network = board / "runs" / "seq2seq_attention" / "0"
+    code, _, err = run("translate", network, "--data", board / "long.txt")
+    assert code == 2 and "text 1 has 101 tokens, and the model reads 100" in err
+    assert run("translate", network, "--data", board / "long.txt", "--cut")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "a.txt"], "--target is missing"),
+        (["--data", "builtin:dates", "--architectures", "gru"], "it has no decoder"),
+        (["--data", "builtin:dates", "--beam", 0], "--beam is 0"),
+        (["--data", "builtin:poems"], "no built-in pairs"),
+    ],
+)
+def test_what_compare_refuses(tmp_path, options, message):
+    code, out, err = run("compare", "translation", *options, "--out", tmp_path / "runs")
+    assert code == 2 and out == ""
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_not_utf8_names_the_byte(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"fine\nna\xefve\n")
+    (tmp_path / "b.txt").write_text("one\ntwo\n")
+    code, _, err = run(
+        "compare", "translation", "--source", tmp_path / "a.txt",
+        "--target", tmp_path / "b.txt", "--out", tmp_path / "runs",
+    )  # fmt: skip
+    assert code == 2 and "byte" in err and "a.txt" in err
