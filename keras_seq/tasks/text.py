@@ -461,10 +461,24 @@ def compare_tokenizers(
     )
     for name in frame.columns:
         words = name == "tokenizer"
-        table.add_column(name, justify="left" if words else "right", no_wrap=words)
+        heading = _HEADINGS.get(str(name), str(name))
+        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
     for row in frame.itertuples(index=False):
         table.add_row(*(_rounded(value) for value in row))
     return table
+
+
+# What a heading is cut to, so that nine columns fit 80 characters.
+_HEADINGS = {
+    "vocabulary": "ids",
+    "mean tokens": "tokens\nmean",
+    "median tokens": "\nmedian",
+    "95 % tokens": "\n95 %",
+    "characters per token": "letters\na token",
+    "unknown %": "un-\nknown %",
+    "seconds to train": "train\ns",
+    "microseconds a text": "encode\nµs a text",
+}
 
 
 def _rounded(value: Any) -> str:
