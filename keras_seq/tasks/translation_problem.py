@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_seq.tasks.translation import Translation
 
 PARTS = ("validation", "test")
-_SAMPLED = 20  # validation translations that are shown
+_SHOWN = 3  # validation sources whose alignments are drawn
 
 
 @dataclass(frozen=True)
@@ -429,6 +429,33 @@ class TranslationProblem(Problem):
         return (*self._notes, *self.tokenizers[0].report, padding)
 
     # ---- looking ------------------------------------------------------------------------------
+
+    def figures(self, model: keras.Model) -> dict[str, Any]:
+        """Draws what translations of validation sources looked at, where there is attention.
+
+        Args:
+            model: A network made by `build`.
+
+        Returns:
+            Figures by tag, the translation over each.
+        """
+        from keras_seq.figures import alignment_figure
+        from keras_seq.tasks.translator import Translator
+
+        translator = Translator(model, self.metadata(), beam=1, cut=True)
+        found = {}
+        for number, (one, *_) in enumerate(translator(self._shown())):
+            if one.alignment is not None and one.alignment.size:
+                found[f"alignment/{number}"] = alignment_figure(
+                    one.source, one.target, one.alignment, title=one.text[:80]
+                )
+        return found
+
+    def _shown(self) -> list[str]:
+        """Validation sources of different length, always the same."""
+        pairs = self.pairs["validation"]
+        order = sorted(range(len(pairs)), key=lambda i: (len(pairs.source[i]), i))
+        return [pairs.source[order[len(order) * n // 4]] for n in range(1, 1 + _SHOWN)]
 
     def check_fits(self, model: keras.Model, what: Any) -> None:
         """Refuses a model with another vocabulary.

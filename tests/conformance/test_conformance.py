@@ -186,10 +186,18 @@ LAYERS: dict[str, dict[str, Any]] = {
         "mask": MASK,
     },
     "ApplyMask": {"layer": layers.ApplyMask, "inputs": random(3, T, 4), "mask": MASK},
+    "EncoderOutput": {"layer": layers.EncoderOutput, "inputs": random(3, T, 4)},
     "AttentionDecoder": {
+        "layer": lambda: layers.AttentionDecoder(6),
+        "inputs": (random(3, 5, 4), random(3, T, 6), random(3, T, 2)),
+        "mask": MASK,
+    },
+    "AttentionDecoder-coverage": {
+        # Its loop carries the coverage, and LiteRT wants to know how long that is; its step runs.
         "layer": lambda: layers.AttentionDecoder(6, coverage=True),
         "inputs": (random(3, 5, 4), random(3, T, 6), random(3, T, 2)),
         "mask": MASK,
+        "export": False,
     },
     "AttentionDecoder-luong": {
         # The mask here is the source's, which has no axis of T steps.

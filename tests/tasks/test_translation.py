@@ -14,7 +14,7 @@ from keras_seq.decoding import greedy_search, search_model, strip
 from keras_seq.tasks.text import pad
 from keras_seq.tasks.translation import Translation
 from keras_seq.tasks.translation_problem import Prediction
-from keras_seq.translating import Translator
+from keras_seq.tasks.translator import Translator
 
 SMALL = {"width": 16, "dropout": 0.0}
 
@@ -128,6 +128,15 @@ def test_the_translator_says_what_the_problem_says(prediction, model):
     best = wide([texts[0]], best=3)[0]
     assert len({b.text for b in best}) == 3
     assert [b.score for b in best] == sorted((b.score for b in best), reverse=True)
+
+
+def test_alignments_are_drawn(problem, model):
+    found = problem.figures(model)
+    assert set(found) <= {"alignment/0", "alignment/1", "alignment/2"} and found
+    image = next(iter(found.values())).axes[0]
+    assert image.get_images()[0].get_array().shape[1] == len(problem._shown()[0]) or len(found) < 3
+    plain = problem.build("seq2seq", **SMALL)
+    assert problem.figures(plain) == {}
 
 
 def test_what_a_translator_refuses(problem, model):
