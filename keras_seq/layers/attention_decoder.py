@@ -92,9 +92,6 @@ class AttentionDecoder(keras.layers.Layer):
 
     hypotheses = True  # of a search: a step takes (B, K, D)
 
-    # A step takes several hypotheses of each source.
-    hypotheses = True
-
     def __init__(
         self,
         width: int,
