@@ -30,12 +30,17 @@ TRAINED_ON = 3000
 MAX_TOKENS = 128
 INT8_MAY_DIFFER = 0.01
 
-# Architecture -> its options: small, so that a minute trains them all.
-NETWORKS: dict[str, dict[str, Any]] = {
-    "gru": {"width": 32},
-    "text_cnn": {"width": 32},
-    "fasttext": {"width": 16, "buckets": 4096},
+# Comparison -> architecture -> its options: small, so that a minute or two train them all.
+NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
+    "runs": {
+        "gru": {"width": 32},
+        "lstm": {"width": 32},
+        "text_cnn": {"width": 32},
+        "fasttext": {"width": 16, "buckets": 4096},
+    },
+    "both_ways": {"lstm": {"width": 32, "bidirectional": True}},
 }
+SHIPPED = [(comparison, name) for comparison, names in NETWORKS.items() for name in names]
 
 SERVER = """
     import json, sys
@@ -73,6 +78,10 @@ DEVICE = """
         texts = json.load(file)
     tokenizer = DeviceTokenizer.from_file(folder + "/litert/tokenizer.json")
     interpreter = Interpreter(folder + "/litert/" + model)
+    with open(folder + "/parity.json", encoding="utf-8") as file:
+        formats = json.load(file)["formats"].values()
+    if any(x["keeps_state"] for x in formats if x["file"] == "litert/" + model):
+        interpreter.allocate_tensors()  # there is nothing to reset before
     run = interpreter.get_signature_runner("serving_default")
     # -1 where the length is open: then a text is given as long as it is.
     wanted = int(run.get_input_details()["tokens"]["shape_signature"][1])
@@ -141,54 +150,61 @@ def reviews(data_path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def comparison(data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def comparisons(data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     import keras_seq
 
     folder = tmp_path_factory.mktemp("shipping")
     imdb = data_path / "sentiment"
     train = write(folder / "train.tsv", *some(imdb / "imdb_train.tsv.gz", TRAINED_ON, seed=0))
     test = write(folder / "test.tsv", *some(imdb / "imdb_test.tsv.gz", REVIEWS, seed=1))
-    return keras_seq.compare(
-        "classification",
-        data=train,
-        test=test,
-        out=folder / "runs",
-        architectures=list(NETWORKS),
-        overrides=NETWORKS,
-        max_tokens=MAX_TOKENS,
-        vocabulary=8000,
-        embedding=32,
-        epochs=3,
-        learning_rate=0.003,
-        ensemble=False,
-        export=(),
-        track=(),
-        quiet=True,
-    )
+    return {
+        name: keras_seq.compare(
+            "classification",
+            data=train,
+            test=test,
+            out=folder / name,
+            architectures=list(networks),
+            overrides=networks,
+            max_tokens=MAX_TOKENS,
+            vocabulary=8000,
+            embedding=32,
+            epochs=3,
+            learning_rate=0.003,
+            ensemble=False,
+            export=(),
+            track=(),
+            quiet=True,
+        )
+        for name, networks in NETWORKS.items()
+    }
 
 
-@pytest.fixture(scope="module", params=list(NETWORKS))
-def shipped(request: pytest.FixtureRequest, comparison: Any, reviews: list[str]) -> Shipped:
+@pytest.fixture(scope="module", params=SHIPPED, ids=lambda each: "-".join(each))
+def shipped(
+    request: pytest.FixtureRequest, comparisons: dict[str, Any], reviews: list[str]
+) -> Shipped:
     """One network as `keras-seq export` ships it, moved away from where it was trained."""
     from keras_seq.export import export
 
-    problem, name = comparison.problem, request.param
+    comparison, name = comparisons[request.param[0]], request.param[1]
+    problem = comparison.problem
     model = saving.load(comparison.out / name / "0" / "model.keras")
     samples = problem.samples(model)
-    made = comparison.out.parent / "made" / name
+    made = comparison.out.parent / "made" / "_".join(request.param)
     export(
         model,
         made,
         formats=("saved_model", "litert", "litert_dynamic", "litert_int8"),
         samples=samples,
+        calibration=problem.samples(model, "train", 512),
         score=problem.shipped_score(samples),
         metadata=problem.metadata(),
         endpoints=problem.endpoints(model),
         files=problem.side_files(),
     )
-    folder = comparison.out.parent / "device" / name
+    folder = comparison.out.parent / "device" / made.name
     shutil.copytree(made, folder)
-    texts = folder.parent / f"{name}.json"
+    texts = folder.parent / f"{made.name}.json"
     texts.write_text(json.dumps(reviews), encoding="utf-8")
     rows = problem.rows["test"]
     assert [problem.items[row] for row in rows] == reviews  # raw: tags and all
@@ -201,9 +217,10 @@ def shipped(request: pytest.FixtureRequest, comparison: Any, reviews: list[str])
     )
 
 
-def test_networks_have_learned_something(comparison: Any):
+def test_networks_have_learned_something(comparisons: dict[str, Any]):
     """Equal labels of a network that always says the same would prove nothing."""
-    for name in NETWORKS:
+    for each, name in SHIPPED:
+        comparison = comparisons[each]
         assert comparison.leaderboard.row(name).scores["accuracy"] > 0.7
         answers = comparison.predictions[name, 0].probabilities["test"].argmax(axis=1)
         assert 0.25 < answers.mean() < 0.75

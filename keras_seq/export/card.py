@@ -69,11 +69,17 @@ def model_card(name: str, report: dict[str, Any], card: dict[str, Any]) -> str:
 def _use(name: str, report: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     inputs = report["inputs"]
-    files = [entry["file"] for entry in report["formats"].values()]
-    files = [file for file in files if file.endswith(".tflite")]
-    if files:
+    light = [entry for entry in report["formats"].values() if entry["file"].endswith(".tflite")]
+    keeping = [entry["file"] for entry in light if entry.get("keeps_state")]
+    if light:
+        file = light[0]["file"]
+        opened = [f"model = Interpreter({file!r}).get_signature_runner('serving_default')"]
+        if file in keeping:
+            opened = _opened(file)
+        # Sizes that the model leaves open may be fixed in this file (-1 is LiteRT's open size).
+        own = light[0].get("inputs", inputs)
         values = ", ".join(
-            f"{key}=np.zeros({tuple(size or 1 for size in entry['shape'])}, {entry['dtype']!r})"
+            f"{key}=np.zeros({_some(own[key]['shape'])}, {entry['dtype']!r})"
             for key, entry in inputs.items()
         )
         lines += [
@@ -84,9 +90,19 @@ def _use(name: str, report: dict[str, Any]) -> list[str]:
             "```python",
             "import numpy as np",
             "from ai_edge_litert.interpreter import Interpreter",
-            f"model = Interpreter({files[0]!r}).get_signature_runner('serving_default')",
+            *opened,
             f"outputs = model({values})",
             "print({name: value.shape for name, value in outputs.items()})",
+            "```",
+            "",
+        ]
+    for file in keeping:
+        lines += [
+            f"`{file}` remembers: its LSTM goes on where the last call ended, unless it is set",
+            "back before the next:",
+            "",
+            "```python",
+            *_opened(file),
             "```",
             "",
         ]
@@ -124,6 +140,16 @@ def _use(name: str, report: dict[str, Any]) -> list[str]:
                 "",
             ]
     return lines
+
+
+def _opened(file: str) -> list[str]:
+    """Python that opens a file whose LSTM is one operator; nothing can be reset before."""
+    return [
+        f"interpreter = Interpreter({file!r})",
+        "interpreter.allocate_tensors()",
+        "model = interpreter.get_signature_runner('serving_default')",
+        "interpreter.reset_all_variables()  # before each sequence",
+    ]
 
 
 def _lengths(report: dict[str, Any]) -> list[str]:
@@ -226,6 +252,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 def _shape(shape: list[int | None]) -> str:
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+
+
+def _some(shape: list[int | None]) -> tuple[int, ...]:
+    """A size for every axis: 1 where it is open."""
+    return tuple(1 if size in (None, -1) else int(size or 1) for size in shape)
 
 
 def _zeros(shape: list[int | None], value: Any = 0) -> Any:

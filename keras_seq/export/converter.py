@@ -6,6 +6,7 @@ disk, in a process that has never seen the Python code that made it.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import time
@@ -16,6 +17,22 @@ from typing import Any
 import numpy as np
 
 from keras_seq.export.workers import read_arrays, read_calls, serve, write_arrays, write_calls
+
+#: LiteRT's operators that move the bytes of their first input, whatever scale they have.
+_MOVERS = (
+    "BROADCAST_TO",
+    "EXPAND_DIMS",
+    "GATHER",
+    "GATHER_ND",
+    "RESHAPE",
+    "REVERSE_SEQUENCE",
+    "REVERSE_V2",
+    "SLICE",
+    "SQUEEZE",
+    "STRIDED_SLICE",
+    "TILE",
+    "TRANSPOSE",
+)
 
 
 def convert(
@@ -57,12 +74,92 @@ def convert(
             except Exception:
                 # Some builtin operators have no int8 kernel; those may stay in float.
                 content = run([tf.lite.OpsSet.TFLITE_BUILTINS_INT8, builtins])
+            content = mend_int8(content)
         else:
             content = run([builtins])
     except Exception as error:
         raise RuntimeError(_shorten(str(error))) from error
     Path(destination).write_bytes(content)
     return {"seconds": time.perf_counter() - started}
+
+
+def mend_int8(content: bytes) -> bytes:
+    """Mends three faults of the converter (TensorFlow 2.21) in an int8 file.
+
+    An operator that only moves bytes may have another scale on either side, where another operator
+    wanted one: Keras's `Bidirectional` turns the backward states round and joins them to the
+    forward ones, and they come out stretched and shifted. The bytes are rescaled before.
+
+    The fused LSTM operator copies the bytes of its output into its state, and the state has a scale
+    of its own: every step would read it stretched and shifted. It is given the output's.
+
+    The range of the operator's store (16 bits) is that of the last steps, and the steps before may
+    go beyond. It is given 16 to either side, which is more than the 10 where the operator cuts.
+
+    Args:
+        content: A LiteRT file.
+
+    Returns:
+        The file; the very same bytes where there is nothing to mend.
+    """
+    import flatbuffers  # type: ignore[import-untyped]
+    from ai_edge_litert import schema_py_generated as schema
+
+    codes, int8 = schema.BuiltinOperator, schema.TensorType.INT8
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    kinds = [code.builtinCode for code in model.operatorCodes]
+    movers = {getattr(codes, name) for name in _MOVERS}
+    mended = False
+    for graph in model.subgraphs:
+        operators = []
+        for operator in graph.operators:
+            kind = kinds[operator.opcodeIndex]
+            output = graph.tensors[operator.outputs[0]]
+            if kind == codes.UNIDIRECTIONAL_SEQUENCE_LSTM and output.type == int8:
+                # Input 18 is the state. The fifth intermediate is the output before a projection,
+                # of which there is none.
+                for number in (operator.inputs[18], operator.intermediates[4]):
+                    graph.tensors[number].quantization = output.quantization
+                store = graph.tensors[operator.inputs[19]].quantization
+                store.scale = np.array([2.0**-11], np.float32)  # the kernel wants a power of two
+                mended = True
+            if kind in movers and output.type == int8:
+                given = graph.tensors[operator.inputs[0]]
+                scales = _scale(given), _scale(output)
+                if given.type == int8 and all(s[0] for s in scales) and scales[0] != scales[1]:
+                    rescaled = copy.copy(given)
+                    rescaled.name = given.name + b"_rescaled"
+                    rescaled.buffer = 0  # nothing is stored in it
+                    rescaled.quantization = output.quantization
+                    graph.tensors.append(rescaled)
+                    if codes.QUANTIZE not in kinds:
+                        added = schema.OperatorCodeT()
+                        added.builtinCode = added.deprecatedBuiltinCode = codes.QUANTIZE
+                        added.version = 1
+                        model.operatorCodes.append(added)
+                        kinds.append(codes.QUANTIZE)
+                    rescale = schema.OperatorT()
+                    rescale.opcodeIndex = kinds.index(codes.QUANTIZE)
+                    rescale.inputs = [operator.inputs[0]]
+                    rescale.outputs = [len(graph.tensors) - 1]
+                    operators.append(rescale)
+                    operator.inputs = [len(graph.tensors) - 1, *operator.inputs[1:]]
+                    mended = True
+            operators.append(operator)
+        graph.operators = operators
+    if not mended:
+        return content
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _scale(tensor: Any) -> tuple[list[float], list[int]]:
+    """The scale and the zero point of a tensor; empty where it has none."""
+    found = tensor.quantization
+    if found is None or found.scale is None or found.zeroPoint is None:
+        return [], []
+    return list(found.scale), list(found.zeroPoint)
 
 
 def convert_onnx(*, saved_model: str, destination: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Two facts shape this file. A LiteRT file of a recurrent layer runs on a device only when its batch
 size is fixed (otherwise the loop needs Flex operators, which no runtime of ours has); and the
-int8 converter crashes on loops, so for int8 the steps of time are written out one by one.
+int8 converter crashes on loops, so for int8 an LSTM is one fused operator, and the steps of other
+recurrent layers are written out one by one.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def _write(
                 batch=1,
                 samples=samples if int8 else None,
                 unroll=int8,
+                fuse=int8,
                 endpoints=endpoints,
             )
         count = len(next(iter(samples.values())))

@@ -28,7 +28,8 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
         repeats: Most calls to time.
 
     Returns:
-        Operators, signature, latency, memory, versions, and ``tensorflow_loaded``.
+        Operators, signature, whether it keeps a state from call to call, latency, memory,
+        versions, and ``tensorflow_loaded``.
 
     Raises:
         RuntimeError: If the file needs Flex or custom operators, or TensorFlow is loaded.
@@ -40,6 +41,9 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
     if foreign:
         raise RuntimeError(f"it needs operators that are not builtin: {', '.join(foreign)}")
     interpreter = Interpreter(model_path=model, num_threads=1)
+    keeps = keeps_state(model)
+    if keeps:
+        interpreter.allocate_tensors()  # there is nothing to reset before
     signatures = interpreter.get_signature_list()
     name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
     function = interpreter.get_signature_runner(name)
@@ -63,6 +67,7 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
     return {
         "operators": operators,
         "float_operators": floating,
+        "keeps_state": keeps,
         "flex": False,
         "signatures": sorted(signatures),
         "inputs": _describe(wanted),
@@ -93,6 +98,8 @@ def call(*, model: str, signature: str, calls: str, outputs: str) -> dict[str, A
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=model, num_threads=1)
+    if keeps_state(model):
+        interpreter.allocate_tensors()  # there is nothing to reset before
     signatures = sorted(interpreter.get_signature_list())
     if signature not in signatures:
         raise RuntimeError(f"it has the signatures {signatures}, and not {signature!r}")
@@ -147,6 +154,23 @@ def read_operators(model: str | Path) -> tuple[dict[str, int], list[str], int]:
             if name != "DEQUANTIZE" and any(t.Type() in _float_types(schema) for t in results):
                 floating += 1
     return dict(sorted(counts.items())), sorted(foreign), floating
+
+
+def keeps_state(model: str | Path) -> bool:
+    """Tells whether the file has tensors that a runtime keeps from call to call.
+
+    The fused LSTM operator has. Who runs such a file sets them to zero before each sequence.
+
+    Args:
+        model: The ``.tflite`` file.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = schema.Model.GetRootAs(Path(model).read_bytes(), 0)
+    graphs = [content.Subgraphs(i) for i in range(content.SubgraphsLength())]
+    return any(
+        graph.Tensors(i).IsVariable() for graph in graphs for i in range(graph.TensorsLength())
+    )
 
 
 def ping() -> dict[str, Any]:

@@ -40,6 +40,7 @@ def write_saved_model(
     batch: int | None = None,
     samples: Samples | None = None,
     unroll: bool | None = None,
+    fuse: bool = False,
     endpoints: Sequence[Endpoint] = (),
 ) -> None:
     """Writes a SavedModel whose signature ``serving_default`` has named inputs and outputs.
@@ -50,6 +51,7 @@ def write_saved_model(
         batch: Fixed batch size, or None for any.
         samples: If given, fixes the sizes that the model leaves open.
         unroll: If given, the form of recurrent layers (see `inference_form`).
+        fuse: Whether LSTM layers take the form of LiteRT's operator (see `inference_form`).
         endpoints: Further signatures; they share the variables with ``serving_default``.
     """
     import keras
@@ -64,7 +66,7 @@ def write_saved_model(
 
     signature = Signature(model)
     absl, level = logging.getLogger("absl"), logging.getLogger("absl").level
-    with inference_form(model, unroll=unroll), warnings.catch_warnings():
+    with inference_form(model, unroll=unroll, fuse=fuse), warnings.catch_warnings():
         # TensorFlow's own deprecations while it walks the objects; nothing a user can act on.
         warnings.simplefilter("ignore")
         absl.setLevel(logging.ERROR)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_seq.errors import UserError
 from keras_seq.export.exporter import Endpoint, Samples
+from keras_seq.export.fused_lstm import fused_loop
 from keras_seq.export.workers import as_bytes
 
 
@@ -209,7 +210,9 @@ _RESOURCE = tf.saved_model.experimental.TrackableResource
 
 
 @contextlib.contextmanager
-def inference_form(model: keras.Model, *, unroll: bool | None = None) -> Iterator[None]:
+def inference_form(
+    model: keras.Model, *, unroll: bool | None = None, fuse: bool = False
+) -> Iterator[None]:
     """Sets recurrent layers up for export and puts everything back afterwards.
 
     cuDNN kernels are switched off, because a graph traced with them runs on NVIDIA only.
@@ -218,13 +221,19 @@ def inference_form(model: keras.Model, *, unroll: bool | None = None) -> Iterato
         model: The model; nested layers are found too.
         unroll: If given, also sets `unroll`. The int8 converter crashes on loops, so there the
             steps of time must stand in the graph one by one.
+        fuse: Whether LSTM layers take the form that LiteRT has one operator for, where they can.
 
     Yields:
         Nothing.
     """
     changed: list[tuple[Any, str, Any]] = []
+    fused: list[Any] = []
     try:
         for layer in all_layers(model):
+            loop = fused_loop(layer) if fuse else None
+            if loop is not None:
+                layer.inner_loop = loop
+                fused.append(layer)
             wanted: dict[str, Any] = {"use_cudnn": False}
             if unroll is not None:
                 wanted["unroll"] = unroll
@@ -242,6 +251,8 @@ def inference_form(model: keras.Model, *, unroll: bool | None = None) -> Iterato
     finally:
         for layer, attribute, before in reversed(changed):
             setattr(layer, attribute, before)
+        for layer in fused:
+            del layer.inner_loop  # what its class says shows again
 
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
