@@ -132,9 +132,12 @@ def beam_search(
             f"the prefix has {prefix.shape[1]} tokens, and a target at most {model.length} with "
             "its end: give a shorter prefix or a greater length"
         )
-    search = tf.function(
-        search_function(model, options, best=best), autograph=False, reduce_retracing=True
-    )
+    key = (options, best)
+    if key not in model.traced:
+        model.traced[key] = tf.function(
+            search_function(model, options, best=best), autograph=False, reduce_retracing=True
+        )
+    search = model.traced[key]
     parts = [
         search(tf.constant(source[i : i + batch_size]), tf.constant(prefix[i : i + batch_size]))
         for i in range(0, len(source), batch_size)
@@ -302,7 +305,7 @@ class _Search:
             logs = tf.where(early, 2 * _NEVER, logs)
         if self.options.no_repeat:
             logs = tf.where(self._repeated(tokens, place), 2 * _NEVER, logs)
-        # The last token is the end, if it has to be: nothing is cut off that could end.
+        # Behind the prefix stands a 0: there any token may come.
         given = tf.pad(prefix, [[0, 0], [0, 1]])
         wanted = tf.gather(given, tf.minimum(place, tf.shape(given)[1] - 1), axis=1)  # (B,)
         other = (wanted > 0)[:, None] & (wanted[:, None] != tf.constant(ids, tf.int32))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -42,6 +42,8 @@ class SearchModel:
     length: int
     vocabulary: int
     aligned: bool
+    # The searches traced so far, by their settings: tracing costs more than a batch of sentences.
+    traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
 
 def search_model(model: keras.Model, *, hypotheses: int = 1, length: int = 64) -> SearchModel:

@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from keras_seq import evaluation
 from keras_seq.data import PairBatches, Pairs, TokenStore, filter_pairs, find_leaks, read_pairs
-from keras_seq.decoding import BeamOptions, beam_search, search_model, strip
 from keras_seq.errors import UserError
 from keras_seq.heads import Tokens
 from keras_seq.heads import Translation as Head
@@ -23,6 +22,7 @@ from keras_seq.models import build
 from keras_seq.preprocessing import SubwordSampler, Tokenizer, train_tokenizer
 from keras_seq.tasks import text
 from keras_seq.tasks.problem import Problem, paired_record
+from keras_seq.tasks.translator import Translator
 
 if TYPE_CHECKING:
     from keras_seq.tasks.translation import Translation
@@ -230,22 +230,11 @@ class TranslationProblem(Problem):
         Args:
             model: A network made by `build`.
         """
-        options = self.options
-        search = search_model(model, hypotheses=options.beam, length=options.max_length)
-        penalty = BeamOptions(length_penalty=options.length_penalty)
-        texts, logs = {}, {}
-        for part in PARTS:
-            source = self.stores[part][0]
-            found: list[str] = [""] * len(source)
-            # Sentences of like length together: what a batch costs is its longest one.
-            order = np.argsort(source.lengths, kind="stable")
-            for rows in np.split(order, range(64, len(order), 64)):
-                ids = text.pad([source[i][: options.max_tokens] for i in rows])
-                best = beam_search(search, ids, options=penalty).tokens[:, 0]
-                for row, tokens in zip(rows, best, strict=True):
-                    found[row] = self.tokenizers[1].decode(strip(tokens))
-            texts[part] = found
-            logs[part] = self._true_logs(model, part)
+        translator = Translator(model, self.metadata(), cut=True)
+        texts = {
+            part: [best.text for (best,) in translator(self.pairs[part].source)] for part in PARTS
+        }
+        logs = {part: self._true_logs(model, part) for part in PARTS}
         return Prediction(texts, logs)
 
     def _true_logs(self, model: keras.Model, part: str) -> np.ndarray:
@@ -440,7 +429,6 @@ class TranslationProblem(Problem):
             Figures by tag, the translation over each.
         """
         from keras_seq.figures import alignment_figure
-        from keras_seq.tasks.translator import Translator
 
         translator = Translator(model, self.metadata(), beam=1, cut=True)
         found = {}
