@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.positions import RotaryPositions
-from keras_seq.layers.relative_bias import AlibiBias, RelativeBias
+from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, shared_at, shared_between
 
 Shape = tuple[Any, ...]
 
@@ -54,8 +55,10 @@ def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = No
     if valid is None:
         return _softmax(scores)
     if training:
-        weights = _softmax(ops.where(valid, scores, -1e9))
-        return ops.where(valid, weights, 0.0)
+        # A choice between two tensors that broadcast costs TensorFlow as much as a product of the
+        # heads: the choice is made on the mask, which is small, before and after the softmax.
+        highest = ops.where(valid, np.float32(np.inf), np.float32(-1e9))
+        return _trained_softmax(ops.convert_to_tensor(scores), highest, ops.cast(valid, "float32"))
     # The row's lowest score stands in for "minus infinity": a huge negative number would stretch
     # the range of this tensor and leave nothing of the real scores in an int8 model. It takes some
     # weight, so the rest is scaled back to 1 afterwards.
@@ -64,6 +67,19 @@ def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = No
     weights = ops.where(valid, weights, ops.zeros_like(weights))
     total = ops.sum(weights, axis=-1, keepdims=True)
     return weights / ops.where(total > 0, total, ops.ones_like(total))
+
+
+@ops.custom_gradient
+def _trained_softmax(scores: Any, highest: Any, valid: Any) -> Any:
+    weights = _softmax(ops.minimum(scores, highest)) * valid
+
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        above = args[0] if upstream is None else upstream
+        above = above * weights
+        slope = above - weights * ops.sum(above, axis=-1, keepdims=True)
+        return slope, ops.zeros_like(highest), ops.zeros_like(valid)
+
+    return weights, gradient
 
 
 def _softmax(scores: Any) -> Any:
@@ -143,7 +159,9 @@ def check_attention(heads: int, kv_heads: int | None = None, bias: str | None = 
         raise ValueError(f"bias is {bias!r}: give 'relative', 'alibi' or None")
 
 
-def joint_projection(name: str, shape: Shape, width: int, parts: int, policy: Any) -> Any:
+def joint_projection(
+    name: str, shape: Shape, width: int, parts: int, policy: Any, use_bias: bool = True
+) -> Any:
     """Makes one dense layer for several projections of the same features.
 
     Args:
@@ -152,6 +170,7 @@ def joint_projection(name: str, shape: Shape, width: int, parts: int, policy: An
         width: Units of each projection.
         parts: Number of projections.
         policy: The layer's dtype policy.
+        use_bias: Whether it has a bias.
 
     Returns:
         A built `keras.layers.Dense` with `parts` times `width` units.
@@ -165,7 +184,9 @@ def joint_projection(name: str, shape: Shape, width: int, parts: int, policy: An
     inputs = shape[-1]
     scale = (inputs + parts * width) / (inputs + width)
     start = keras.initializers.VarianceScaling(scale, "fan_avg", "uniform")
-    layer = keras.layers.Dense(parts * width, kernel_initializer=start, dtype=policy, name=name)
+    layer = keras.layers.Dense(
+        parts * width, use_bias=use_bias, kernel_initializer=start, dtype=policy, name=name
+    )
     layer.build(shape)
     return layer
 
@@ -361,12 +382,15 @@ class MultiHeadAttention(keras.layers.Layer):
             `RelativeBias`; ``"alibi"``, an `AlibiBias`; or None.
         qk_norm: Whether each head's queries and keys are brought to one length, times a learned
             scale (RMS normalisation): keeps the scores in bounds. Default False.
+        use_bias: Whether the projections add a learned vector. Default True.
         **kwargs: As for every Keras layer.
 
     Call arguments:
         query: (B, T, D).
         memory: (B, S, Dm), what is attended to; None: the query itself.
         mask: (B, S) bool, True at real steps of the memory, or (B, T, S); None: all.
+        distances: (2 M + 1, heads), what is added to the scores for the distance of two steps,
+            from a `RelativeBiasTable` that several layers share; None: nothing.
 
     Returns:
         The output (B, T, width) and the weights (B, heads, T, S), before dropout. A step that sees
@@ -403,6 +427,7 @@ class MultiHeadAttention(keras.layers.Layer):
         kv_heads: int | None = None,
         bias: str | None = None,
         qk_norm: bool = False,
+        use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -416,6 +441,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.kv_heads = kv_heads
         self.bias = bias
         self.qk_norm = qk_norm
+        self.use_bias = use_bias
         self.supports_masking = True
 
     def build(self, query_shape: Shape, memory_shape: Shape | None = None) -> None:
@@ -451,7 +477,7 @@ class MultiHeadAttention(keras.layers.Layer):
             self.key_norm.build((None, self._memory_heads, None, self._head_width))
 
     def _dense(self, name: str, shape: Shape, width: int, parts: int) -> keras.layers.Dense:
-        return joint_projection(name, shape, width, parts, self.dtype_policy)
+        return joint_projection(name, shape, width, parts, self.dtype_policy, self.use_bias)
 
     def _project(self, query: Any, memory: Any) -> tuple[Any, Any, Any]:
         """(B, heads, T, head width), and twice (B, kv_heads, S, head width)."""
@@ -470,7 +496,12 @@ class MultiHeadAttention(keras.layers.Layer):
         return q, k, v
 
     def call(
-        self, query: Any, memory: Any = None, mask: Any = None, training: bool | None = None
+        self,
+        query: Any,
+        memory: Any = None,
+        mask: Any = None,
+        training: bool | None = None,
+        distances: Any = None,
     ) -> tuple[Any, Any]:
         """Attends."""
         steps = query if memory is None else memory
@@ -485,6 +516,9 @@ class MultiHeadAttention(keras.layers.Layer):
         if self.bias is not None:
             # In float32: what is small beside a score of 16 bits would be lost.
             bias = self.distance_bias.between(ops.shape(query)[1], ops.shape(steps)[1])
+            scores = ops.cast(scores, "float32") + bias
+        if distances is not None:
+            bias = shared_between(distances, ops.shape(query)[1], ops.shape(steps)[1])
             scores = ops.cast(scores, "float32") + bias
         valid = _valid(mask, self.causal, ops.shape(query)[1], ops.shape(steps)[1])
         if valid is not None:
@@ -516,7 +550,12 @@ class MultiHeadAttention(keras.layers.Layer):
         return {"key": shape, "value": shape}
 
     def step(
-        self, x: Any, states: dict[str, Any], position: Any, ancestry: Any = None
+        self,
+        x: Any,
+        states: dict[str, Any],
+        position: Any,
+        ancestry: Any = None,
+        distances: Any = None,
     ) -> tuple[tuple[Any, Any], dict[str, Any]]:
         """Attends from one step of a sequence to itself and to the steps before it.
 
@@ -527,6 +566,7 @@ class MultiHeadAttention(keras.layers.Layer):
             position: Which step it is, counted from 0, (B,) int32; below L.
             ancestry: (B, K, L) int32, which hypothesis wrote what hypothesis k sees at each
                 position: k itself at this one; None where there is only one.
+            distances: (2 M + 1, heads), as in the call.
 
         Returns:
             The output (B, K, width) and the weights (B, heads, K, K L), the entries of all
@@ -564,6 +604,9 @@ class MultiHeadAttention(keras.layers.Layer):
         scores = head_scores(q, keys)  # (B, H, K, L K)
         if self.bias is not None:
             bias = self.distance_bias.at(position[:, 0, 0, 0], length)  # (B, H, 1, L)
+            scores = ops.cast(scores, "float32") + ops.repeat(bias, count, axis=-1)
+        if distances is not None:
+            bias = shared_at(distances, position[:, 0, 0, 0], length)
             scores = ops.cast(scores, "float32") + ops.repeat(bias, count, axis=-1)
         seen = ops.transpose(ops.less_equal(place, position), (0, 1, 3, 2))  # (B, 1, 1, L)
         if count > 1:
@@ -607,4 +650,5 @@ class MultiHeadAttention(keras.layers.Layer):
             "kv_heads": self.kv_heads,
             "bias": self.bias,
             "qk_norm": self.qk_norm,
+            "use_bias": self.use_bias,
         }

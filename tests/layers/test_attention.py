@@ -75,28 +75,34 @@ def test_masked_softmax_by_hand():
     assert_allclose(got, [[1 / 3, 2 / 3, 0], [0, 0, 0]], atol=1e-7)
 
 
-@pytest.mark.parametrize("size", [1e4, 1e30])
-def test_masked_softmax_of_extreme_scores(size):
+@pytest.mark.parametrize(
+    ("size", "training"), [(1e4, False), (1e30, False), (1e4, True), (1e8, True)]
+)
+def test_masked_softmax_of_extreme_scores(size, training):
     scores = np.array([[-size, -size, size], [size, -size, -size]], "float32")
     valid = np.array([[True, True, False], [True, True, True]])
-    assert_allclose(masked_softmax(scores, valid), [[0.5, 0.5, 0], [1, 0, 0]], atol=1e-7)
+    found = masked_softmax(scores, valid, training=training)
+    assert_allclose(found, [[0.5, 0.5, 0], [1, 0, 0]], atol=1e-7)
 
 
-def test_masked_softmax_gradient_is_finite_without_a_valid_entry():
+@pytest.mark.parametrize("training", [False, True])
+def test_masked_softmax_gradient_is_finite_without_a_valid_entry(training):
     x = tf.constant([[0.3, -2.0]])
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = tf.reduce_sum(masked_softmax(x, np.zeros((1, 2), bool)))
+        y = tf.reduce_sum(masked_softmax(x, np.zeros((1, 2), bool), training=training))
     assert_allclose(tape.gradient(y, x), [[0, 0]])
 
 
-def test_masked_softmax_gradient_against_differences():
+@pytest.mark.parametrize("training", [False, True])
+def test_masked_softmax_gradient_against_differences(training):
     valid = np.array([[True, False, True, True]])
     x0, weight = np.array([[0.3, 9.0, -1.2, 0.5]]), np.array([[1.0, 2.0, 3.0, -1.0]])
     x = tf.constant(x0, "float32")
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = tf.reduce_sum(masked_softmax(x, valid) * tf.constant(weight, "float32"))
+        found = masked_softmax(x, valid, training=training)
+        y = tf.reduce_sum(found * tf.constant(weight, "float32"))
     step, expected = 1e-5, np.zeros(4)
     for i in range(4):
         up, down = x0.copy(), x0.copy()
