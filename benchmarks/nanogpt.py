@@ -21,30 +21,16 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import Side, blocks, report
 
 LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 4, 4, 128, 64, 12
 WANTED_LOSS, WANTED_RATIO = 1.85, 1.0
-
-
-def blocks() -> Iterator[None]:
-    """One for each line that says to go on."""
-    for line in sys.stdin:
-        if line.strip() != "go":
-            return
-        yield
-
-
-def report(*values: Any) -> None:
-    """Answers the process that started this one."""
-    print("RESULT", *values, flush=True)
 
 
 # ---- ours ---------------------------------------------------------------------------------------
@@ -179,39 +165,11 @@ def train_torch(data: str, steps: int, rounds: int) -> None:
 # ---- side by side -------------------------------------------------------------------------------
 
 
-class Side:
-    """One of the two, in a process of its own."""
-
-    def __init__(self, name: str, command: list[str]) -> None:
-        self.name = name
-        self.seconds: list[float] = []
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.parameters = int(self.answer()[1])
-
-    def answer(self) -> list[str]:
-        """Reads until it reports."""
-        if self.process.stdout is None:
-            raise RuntimeError("no output")
-        for line in self.process.stdout:
-            if line.startswith("RESULT"):
-                return line.split()[1:]
-        raise RuntimeError(f"{self.name} ended without a result")
-
-    def block(self) -> None:
-        """Lets it train a block of steps."""
-        if self.process.stdin is None:
-            raise RuntimeError("no input")
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.seconds.append(float(self.answer()[0]))
-
-    def finish(self, steps: int) -> tuple[float, float]:
-        """Returns the median milliseconds of a step, the first block apart, and the loss."""
-        loss = float(self.answer()[0])
-        self.process.communicate()
-        return 1000 * statistics.median(self.seconds[1:]) / steps, loss
+def finish(side: Side, steps: int) -> tuple[float, float]:
+    """Returns the median milliseconds of a step, the first block apart, and the loss."""
+    loss = float(side.answer()[0])
+    side.end()
+    return 1000 * statistics.median(side.seconds[1:]) / steps, loss
 
 
 def main() -> None:
@@ -245,7 +203,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for side in sides:
             side.block()
-    found = {side.name: (side.parameters, *side.finish(options.steps)) for side in sides}
+    found = {side.name: (int(side.about[1]), *finish(side, options.steps)) for side in sides}
     ratio = found["keras_seq gpt"][1] / found["PyTorch twin"][1]
     pairs = zip(sides[0].seconds[1:], sides[1].seconds[1:], strict=True)
     each = np.sort([ours / theirs for ours, theirs in pairs])

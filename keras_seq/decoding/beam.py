@@ -210,7 +210,9 @@ class _Search:
             return (self._advance(now, memory, prefix, real),)
 
         shapes = tf.nest.map_structure(lambda x: x.shape, goes_on)
-        (last,) = tf.while_loop(unfinished, body, (goes_on,), shape_invariants=(shapes,))
+        (last,) = tf.while_loop(
+            unfinished, body, (goes_on,), shape_invariants=(shapes,), parallel_iterations=1
+        )
         return self._ranked(last, real)
 
     def _advance(self, now: dict[str, Any], memory: Any, prefix: Any, real: Any) -> dict[str, Any]:
@@ -225,8 +227,9 @@ class _Search:
         )
         logs = tf.nn.log_softmax(tf.cast(logits, tf.float32))  # (B, K, V)
         logs = self._forbidden(logs, now["tokens"], place, prefix)
-        # Of each hypothesis at most one candidate ends it: 2 K of them hold K that go on.
-        wide = min(2 * k, self.model.vocabulary)
+        # Of each hypothesis at most one candidate ends it: 2 K of them hold K that go on. Where
+        # there is one hypothesis and its best candidate ends it, the search is over.
+        wide = min(2 * k if k > 1 else 1, self.model.vocabulary)
         values, ids = tf.math.top_k(logs, wide)  # (B, K, 2 K)
         values = tf.reshape(values + now["log"][..., None], (batch, k * wide))
         ids = tf.reshape(ids, (batch, k * wide))
@@ -299,17 +302,22 @@ class _Search:
     def _forbidden(self, logs: Any, tokens: Any, place: Any, prefix: Any) -> Any:
         """Takes away what may not come."""
         ids = np.arange(self.model.vocabulary)
-        logs = tf.where(tf.constant(np.isin(ids, self.options.never)), 2 * _NEVER, logs)
+        lost = tf.constant(np.where(np.isin(ids, self.options.never), 2 * _NEVER, 0), tf.float32)
         if self.options.min_length:
-            early = tf.constant(ids == END) & (place < self.options.min_length)
-            logs = tf.where(early, 2 * _NEVER, logs)
+            early = tf.constant(np.where(ids == END, 2 * _NEVER, 0), tf.float32)
+            lost += tf.where(place < self.options.min_length, early, 0.0)
+        # A sum with a row is twice as fast as a choice by a row.
+        logs += lost
         if self.options.no_repeat:
             logs = tf.where(self._repeated(tokens, place), 2 * _NEVER, logs)
-        # Behind the prefix stands a 0: there any token may come.
-        given = tf.pad(prefix, [[0, 0], [0, 1]])
-        wanted = tf.gather(given, tf.minimum(place, tf.shape(given)[1] - 1), axis=1)  # (B,)
-        other = (wanted > 0)[:, None] & (wanted[:, None] != tf.constant(ids, tf.int32))
-        return tf.where(other[:, None], 2 * _NEVER, logs)
+
+        def only_prefix() -> Any:
+            # Behind the prefix stands a 0: there any token may come.
+            wanted = prefix[:, place]  # (B,)
+            other = (wanted > 0)[:, None] & (wanted[:, None] != tf.constant(ids, tf.int32))
+            return tf.where(other[:, None], 2 * _NEVER, logs)
+
+        return tf.cond(place < tf.shape(prefix)[1], only_prefix, lambda: logs)
 
     def _repeated(self, tokens: Any, place: Any) -> Any:
         """(B, K, V) what would make n tokens in a row come twice."""

@@ -42,7 +42,9 @@ class Followed:
     starts: Mapping[str, str]
 
 
-def follow(model: keras.Model, length: int, hypotheses: int | None = None) -> Followed:
+def follow(
+    model: keras.Model, length: int, hypotheses: int | None = None, *, in_place: bool = False
+) -> Followed:
     """Follows a model's graph with one step of time.
 
     Args:
@@ -59,11 +61,14 @@ def follow(model: keras.Model, length: int, hypotheses: int | None = None) -> Fo
         UserError: If a layer has no step, or the decoder takes something of the source that does
             not pass a layer with the attribute ``once``.
     """
-    return _Follower(model, length, hypotheses).run()
+    return _Follower(model, length, hypotheses, in_place).run()
 
 
 class _Follower:
-    def __init__(self, model: keras.Model, length: int, hypotheses: int | None) -> None:
+    def __init__(
+        self, model: keras.Model, length: int, hypotheses: int | None, in_place: bool
+    ) -> None:
+        self.in_place = in_place
         self.model = model
         self.length = length
         self.hypotheses = hypotheses
@@ -215,7 +220,9 @@ class _Follower:
                 self.starts[f"{layer.name}_{key}"] = self.memory_names[id(tensor)]
         # A recurrent layer goes on for ever; what is kept of each position has an end.
         bound = None if isinstance(layer, keras.layers.RNN) else self.length
-        step = Step(layer, length=bound, search=self.hypotheses is not None)
+        step = Step(
+            layer, length=bound, search=self.hypotheses is not None, in_place=self.in_place
+        )
         result, states = step(
             x, self.inputs[layer.name], self.position, ancestry=self.ancestry, given=given or None
         )

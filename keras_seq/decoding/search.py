@@ -46,7 +46,9 @@ class SearchModel:
     traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
 
-def search_model(model: keras.Model, *, hypotheses: int = 1, length: int = 64) -> SearchModel:
+def search_model(
+    model: keras.Model, *, hypotheses: int = 1, length: int = 64, in_place: bool = True
+) -> SearchModel:
     """Takes an encoder-decoder apart: the encoder runs once, then one step for each token.
 
     Args:
@@ -55,6 +57,8 @@ def search_model(model: keras.Model, *, hypotheses: int = 1, length: int = 64) -
         hypotheses: How many are followed of each source: 1 for greedy search and sampling, the
             beam for beam search.
         length: The most tokens of a target, with its end.
+        in_place: Whether a step writes into the states that it is given, which is faster; a step
+            that is exported by itself must not.
 
     Returns:
         The parts, checked against the whole model.
@@ -85,7 +89,7 @@ def search_model(model: keras.Model, *, hypotheses: int = 1, length: int = 64) -
             "a search needs an encoder-decoder with the inputs 'source' and 'tokens', as the head "
             "keras_seq.heads.Translation makes it"
         )
-    parts = follow(model, length, hypotheses)
+    parts = follow(model, length, hypotheses, in_place=in_place)
     encode: Any = parts.encode
     one = parts.step
     shapes = {
@@ -113,7 +117,12 @@ def search_model(model: keras.Model, *, hypotheses: int = 1, length: int = 64) -
                 continue
             # An open axis is that of the source's steps.
             sizes = [_source_steps(memory) if n is None else n for n in shape]
-            states[name] = tf.zeros([batch, *sizes], dtype)
+            if not in_place:
+                states[name] = tf.zeros([batch, *sizes], dtype)
+                continue
+            # Steps write into it where it stands: it must be new memory at every search, and no
+            # constant, which all searches would share.
+            states[name] = tf.raw_ops.Empty(shape=[batch, *sizes], dtype=dtype, init=True)
         return states
 
     found = SearchModel(

@@ -11,6 +11,7 @@ from keras import ops
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.positions import RotaryPositions
 from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, shared_at, shared_between
+from keras_seq.layers.steps import in_place, write_at
 
 Shape = tuple[Any, ...]
 
@@ -40,7 +41,8 @@ def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = No
     Args:
         scores: (..., S) tensor.
         valid: Bool tensor that broadcasts to `scores`, or None for all valid.
-        training: Whether the form is taken that trains faster; the other one quantises better.
+        training: Whether the form is taken that is faster, as it is in the steps of a search; the
+            other one quantises better.
 
     Returns:
         float32 tensor shaped like `scores`; each row sums to 1, or to 0 where nothing is valid.
@@ -54,7 +56,7 @@ def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = No
     scores = ops.cast(scores, "float32")
     if valid is None:
         return _softmax(scores)
-    if training:
+    if training or in_place():
         # A choice between two tensors that broadcast costs TensorFlow as much as a product of the
         # heads: the choice is made on the mask, which is small, before and after the softmax.
         highest = ops.where(valid, np.float32(np.inf), np.float32(-1e9))
@@ -589,12 +591,10 @@ class MultiHeadAttention(keras.layers.Layer):
         count, length = x.shape[1], states["key"].shape[2]
         place = ops.arange(length, dtype="int32")[None, None, :, None]  # (1, 1, L, 1)
         position = ops.cast(position, "int32")[:, None, None, None]
-        here = ops.equal(place, position)
 
         def remember(state: Any, new: Any) -> tuple[Any, Any]:
-            # A choice, not an update in place: it takes another position for each row, converts.
             new = ops.reshape(new, (-1, self._memory_heads, 1, count * self._head_width))
-            state = ops.where(here, new, ops.cast(state, new.dtype))
+            state = write_at(ops.cast(state, new.dtype), new, position[:, 0, 0, 0])
             wide = (-1, self._memory_heads, length * count, self._head_width)
             return state, ops.reshape(state, wide)
 

@@ -1,0 +1,63 @@
+"""Programs that are measured in turns, each in a process of its own, as two benchmarks do it.
+
+A side answers a line with ``RESULT`` and numbers; between two of them it waits for the line ``go``,
+so that a shared machine drifts for all sides alike.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+def blocks() -> Iterator[None]:
+    """One for each line that says to go on."""
+    for line in sys.stdin:
+        if line.strip() != "go":
+            return
+        yield
+
+
+def report(*values: Any) -> None:
+    """Answers the process that started this one."""
+    print("RESULT", *values, flush=True)
+
+
+class Side:
+    """One program, started and ready.
+
+    Args:
+        name: As tables say.
+        command: What starts it.
+    """
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name = name
+        self.seconds: list[float] = []
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.about = self.answer()
+
+    def answer(self) -> list[str]:
+        """Reads until it reports."""
+        if self.process.stdout is None:
+            raise RuntimeError("no output")
+        for line in self.process.stdout:
+            if line.startswith("RESULT"):
+                return line.split()[1:]
+        raise RuntimeError(f"{self.name} ended without a result")
+
+    def block(self) -> None:
+        """Lets it go on, and notes its seconds."""
+        if self.process.stdin is None:
+            raise RuntimeError("no input")
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self.seconds.append(float(self.answer()[0]))
+
+    def end(self) -> None:
+        """Lets it end."""
+        self.process.communicate()
