@@ -83,6 +83,8 @@ class Explanation:
         Args:
             most: Tokens for, and tokens against.
         """
+        from keras_seq.figures.text import printable
+
         order = np.argsort(-np.abs(self.weights), kind="stable")
         groups = {f"for {self.label}": 1, "against": -1}
         if self.kind == METHODS[0]:
@@ -90,8 +92,8 @@ class Explanation:
         said = []
         for name, sign in groups.items():
             found = [
-                f"{_shown(self.tokens[i]).strip() or repr(self.tokens[i])} {self.weights[i]:+.2g}"
-                for i in order
+                f"{printable(token).strip() or repr(token)} {self.weights[i]:+.2g}"
+                for i, token in ((i, self.tokens[i]) for i in order)
                 if sign * self.weights[i] > 0
             ]
             if found:
@@ -103,19 +105,19 @@ class Explanation:
         from rich.console import Group
         from rich.text import Text
 
-        from keras_seq.figures.text import shade, shares
+        from keras_seq.figures.text import printable, shade, shares
 
         body = Text()
         for i, share in enumerate(shares(self.weights)):
             style = f"black on {shade(share)}" if abs(share) >= 0.02 else ""
             between, word = self._piece(i)
             body.append(between)
-            body.append(_shown(word), style=style)
+            body.append(printable(word), style=style)
         others = ", ".join(
-            f"{_shown(name)} {100 * p:.1f} %" for name, p in self.probabilities.items()
+            f"{printable(name)} {100 * p:.1f} %" for name, p in self.probabilities.items()
         )
-        parts: list[RenderableType] = [Text(_shown(self.heading), style="bold"), Text(others)]
-        return Group(*parts, body, Text(_shown(self.strongest()), style="dim"))
+        parts: list[RenderableType] = [Text(printable(self.heading), style="bold"), Text(others)]
+        return Group(*parts, body, Text(printable(self.strongest()), style="dim"))
 
     def _piece(self, place: int) -> tuple[str, str]:
         """What stands before a token, and the token; ## says that it goes on with a word."""
@@ -585,8 +587,3 @@ def explanation_figures(
     pieces = [(each.heading, each.tokens, each.weights) for each in found]
     title = "what the labels came from"
     return {"explanations": text_figure(pieces, title=title, separator=found[0].separator)}
-
-
-def _shown(text: str) -> str:
-    """Without what would steer a terminal; joiners hold emoji together."""
-    return "".join(c if c.isprintable() or c in "\u200c\u200d" else "·" for c in text)

@@ -53,6 +53,7 @@ def follow(
         length: Most positions to remember.
         hypotheses: How many hypotheses of each example go side by side, K; None: one, without
             an axis for it.
+        in_place: Whether memories are updated where they are; see `keras_seq.layers.steps.Step`.
 
     Returns:
         The two parts, not checked.

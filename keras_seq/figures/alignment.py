@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_seq.figures.curves import BLUE, COLOURS, MARKERS, attention_figure
-from keras_seq.figures.text import shade
+from keras_seq.figures.text import printable, shade
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -259,19 +259,6 @@ def _level(share: float) -> int:
     if share < 0.05:
         return 0
     return min(1 + int(share * (len(_LEVELS) - 1)), len(_LEVELS) - 1)
-
-
-def printable(text: str) -> str:
-    r"""Puts a dot for what would steer a terminal; joiners hold emoji together.
-
-    Args:
-        text: Any text.
-
-    Example:
-        >>> printable("red \x1b[31m")
-        'red ·[31m'
-    """
-    return "".join(c if c.isprintable() or c in "\u200c\u200d" else "·" for c in text)
 
 
 # ---- pages --------------------------------------------------------------------------------------

@@ -148,3 +148,16 @@ def drawable(text: str) -> str:
     return "".join(
         c if ord(c) in known and unicodedata.category(c)[0] not in "CM" else "·" for c in text
     )
+
+
+def printable(text: str) -> str:
+    r"""Puts a dot for what would steer a terminal; joiners hold emoji together.
+
+    Args:
+        text: Any text.
+
+    Example:
+        >>> printable("red \x1b[31m")
+        'red ·[31m'
+    """
+    return "".join(c if c.isprintable() or c in "\u200c\u200d" else "·" for c in text)
