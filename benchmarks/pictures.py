@@ -1,10 +1,14 @@
-"""Makes the pictures of the README from a finished comparison, in a headless Chromium.
+"""Makes the pictures of the README from finished runs, in a headless Chromium.
 
     keras-seq compare forecasting ... --out runs/etth1
-    python benchmarks/pictures.py runs/etth1
+    python recipes/sentiment.py --data builtin:reviews
+    python recipes/translation.py
+    python benchmarks/pictures.py runs/etth1 --explain runs/sentiment/lstm/0 \\
+        --align runs/translation/seq2seq_attention/0
 
 Needs Debian's packages chromium and chromium-driver, and the dev extra (selenium). Writes
-benchmarks/results/pictures/: leaderboard.png, tensorboard_curves.png, tensorboard_hparams.png.
+benchmarks/results/pictures/: leaderboard.png, tensorboard_curves.png, tensorboard_hparams.png;
+explanation.png; alignment.png. Each of the three kinds of run may be left out.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import time
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -71,40 +76,89 @@ def crop(path: Path, height: int) -> None:
     image.quantize(64).save(path, optimize=True)
 
 
+def trim(path: Path) -> None:
+    """Cuts off the empty margin at the right and below, and writes it small."""
+    picture = matplotlib.image.imread(path)[:, :, :3]
+    used = np.argwhere((picture != picture[-1, -1]).any(axis=-1))
+    height, width = (used.max(axis=0) + 24).tolist()
+    matplotlib.image.imsave(path, picture[:height, :width])
+    crop(path, height)
+
+
+def comparison_pictures(window: webdriver.Chrome, runs: Path, out: Path, profile: Path) -> None:
+    """The leaderboard's page, and two views of TensorBoard."""
+    window.get((runs / "leaderboard.html").resolve().as_uri())
+    time.sleep(1)
+    window.save_screenshot(out / "leaderboard.png")
+    crop(out / "leaderboard.png", 1400)
+    # TensorBoard ticks no run where there are more than 40: the curves are shown from the
+    # validation folders alone.
+    curves = profile / "curves"
+    for folder in runs.glob("*/0/validation"):
+        shutil.copytree(folder, curves / folder.parts[-3])
+    for name, folder, page, width in (
+        ("curves", curves, "#scalars&tagFilter=epoch_loss", 1280),
+        ("hparams", runs, "#hparams", 1700),
+    ):
+        process, address = serve(folder)
+        try:
+            window.set_window_size(width, 1100)
+            window.get("about:blank")
+            window.get(address + "/" + page)
+            time.sleep(15)
+            window.save_screenshot(out / f"tensorboard_{name}.png")
+            crop(out / f"tensorboard_{name}.png", 900)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def page_picture(window: webdriver.Chrome, page: Path, out: Path) -> None:
+    """A page of ours, without its empty margin."""
+    window.set_window_size(1100, 900)
+    window.get(page.resolve().as_uri())
+    time.sleep(1)
+    window.save_screenshot(out)
+    trim(out)
+
+
 def main() -> None:
     """Makes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, help="the --out of a comparison")
+    parser.add_argument("runs", type=Path, nargs="?", help="the --out of a comparison")
+    parser.add_argument("--explain", type=Path, help="a run of classification")
+    parser.add_argument("--text", default="not bad at all , the film was a joy")
+    parser.add_argument("--align", type=Path, help="a run of translation, with attention")
+    parser.add_argument("--source", default="Wednesday the 3rd of March 2021")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as profile:
         window = browser(1280, 1500, profile)
+        page = Path(profile) / "page.html"
         try:
-            window.get((options.runs / "leaderboard.html").resolve().as_uri())
-            time.sleep(1)
-            window.save_screenshot(options.out / "leaderboard.png")
-            crop(options.out / "leaderboard.png", 1400)
-            # TensorBoard ticks no run where there are more than 40: the curves are shown from the
-            # validation folders alone.
-            curves = Path(profile) / "curves"
-            for folder in options.runs.glob("*/0/validation"):
-                shutil.copytree(folder, curves / folder.parts[-3])
-            for name, runs, page, width in (
-                ("curves", curves, "#scalars&tagFilter=epoch_loss", 1280),
-                ("hparams", options.runs, "#hparams", 1700),
-            ):
-                process, address = serve(runs)
-                try:
-                    window.set_window_size(width, 1100)
-                    window.get("about:blank")
-                    window.get(address + "/" + page)
-                    time.sleep(15)
-                    window.save_screenshot(options.out / f"tensorboard_{name}.png")
-                    crop(options.out / f"tensorboard_{name}.png", 900)
-                finally:
-                    process.terminate()
-                    process.wait(timeout=30)
+            if options.runs:
+                comparison_pictures(window, options.runs, options.out, Path(profile))
+            if options.explain:
+                from keras_seq.explain import explain_text
+
+                explain_text(options.explain, options.text).write_html(page)
+                page_picture(window, page, options.out / "explanation.png")
+            if options.align:
+                from keras_seq.figures import alignment_html
+                from keras_seq.translating import open_translator
+
+                translator = open_translator(options.align)
+                best = translator([options.source])[0][0]
+                found = alignment_html(
+                    best.source,
+                    best.target,
+                    best.alignment,
+                    title=best.text,
+                    separator=translator.separator,
+                )
+                page.write_text(found, encoding="utf-8")
+                page_picture(window, page, options.out / "alignment.png")
         finally:
             window.quit()
     for path in sorted(options.out.glob("*.png")):

@@ -40,10 +40,16 @@ _SHARED: dict[str, tuple[Any, str]] = {
     "seeds": (int, "How many seeds."),
     "learning_rate": (float, "The highest learning rate of a training."),
     "learning_rates": (int, "How many learning rates, around that one, are tried for each."),
+    "schedule": (str, "Of the learning rate: cosine, inverse_sqrt or constant."),
+    "warmup_steps": (int, "Updates in which the learning rate climbs; 0: a twentieth."),
     "batch_size": (int, "Examples in a batch."),
+    "accumulate": (int, "Batches whose gradients are averaged for one update."),
     "steps_per_epoch": (int, "The most steps of an epoch."),
     "patience": (int, "Epochs without improvement before a training ends."),
+    "monitor": (str, "What patience and best epoch go by: loss, or bleu, accuracy."),
+    "monitor_examples": (int, "The most validation examples for such a score."),
     "averaging": (float, "Momentum of the moving average of the weights."),
+    "average_last": (int, "Average the weights of so many last epochs instead; 0: no."),
     "deterministic": (bool, "Force deterministic kernels."),
     "jit_compile": (bool, "Compile the step by XLA: for long runs of small Transformers."),
 }
@@ -55,10 +61,16 @@ _USUAL: dict[str, Any] = {
     "seeds": 1,
     "learning_rate": 0.001,
     "learning_rates": 1,
+    "schedule": "cosine",
+    "warmup_steps": 0,
     "batch_size": 64,
+    "accumulate": 1,
     "steps_per_epoch": 500,
     "patience": 5,
+    "monitor": "loss",
+    "monitor_examples": 200,
     "averaging": 0.99,
+    "average_last": 0,
 }
 
 
@@ -71,13 +83,20 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _parse_settings(settings: list[str] | None) -> dict[str, dict[str, Any]]:
-    """Reads ``lstm.depth=2`` into ``{"lstm": {"depth": 2}}``."""
+def _parse_settings(settings: list[str] | None, only: str = "") -> dict[str, dict[str, Any]]:
+    """Reads ``lstm.depth=2`` into ``{"lstm": {"depth": 2}}``; ``depth=2`` is of the only one."""
     found: dict[str, dict[str, Any]] = {}
     for setting in settings or []:
         path, equals, value = setting.partition("=")
         name, dot, option = path.rpartition(".")
-        if not (equals and dot and name and option):
+        if not dot:
+            name = only
+        if equals and not dot and option and not only:
+            raise UserError(
+                f"--set is {setting!r}, and there are several architectures: say which one, as in "
+                f"lstm.{setting}"
+            )
+        if not (equals and name and option):
             raise UserError(f"--set is {setting!r}: write it as lstm.depth=2")
         found.setdefault(name, {})[option] = _parse_value(value)
     return found
@@ -149,7 +168,6 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
         for key, value in options.items():
             if isinstance(value, list):
                 options[key] = tuple(value)
-        overrides = {**recipe.pop("overrides", {}), **_parse_settings(values.get("set"))}
         recipe.update({k: values[k] for k in _SHARED if values.get(k) is not None})
         asked: Any = values.get("architectures") or recipe.get("architectures") or "all"
         if single:
@@ -157,6 +175,10 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
             recipe["ensemble"] = False
         elif values.get("ensemble") is not None:
             recipe["ensemble"] = values["ensemble"]
+        names = asked.split(",") if isinstance(asked, str) else list(asked)
+        only = names[0].strip() if len(names) == 1 and names != ["all"] else ""
+        settings = _parse_settings(values.get("set"), only)
+        overrides = {**recipe.pop("overrides", {}), **settings}
         recipe["architectures"] = expand(asked, make_task(name, options), overrides)
         formats = tuple(f for f in (values.get("export") or "").split(",") if f and f != "none")
         comparison = Comparison(
@@ -199,7 +221,11 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
         shown = f"{help[:-1]} (default {usual[key]})." if key in usual else help
         parameters.append(_parameter(key, kind, shown))
     parameters += [
-        _parameter("set", list[str], "Option of one architecture: lstm.depth=2; repeat it."),
+        _parameter(
+            "set",
+            list[str],
+            "Option of an architecture: lstm.depth=2 (of the only one: depth=2); repeat it.",
+        ),
         _parameter("out", str, "Folder of the comparison.", default=f"runs/{name}"),
         _parameter("resume", bool, "Go on with what is in the folder."),
         _parameter("track", str, "Trackers, or none (default tensorboard).", default="tensorboard"),
@@ -408,7 +434,8 @@ def align(
     from keras_seq.translating import open_translator
 
     _import_tensorflow()
-    best = open_translator(run, beam=beam)([source])[0][0]
+    translator = open_translator(run, beam=beam)
+    best = translator([source])[0][0]
     print(best.text)
     if best.alignment is None or not best.alignment.size:
         raise UserError(
@@ -416,7 +443,10 @@ def align(
         )
     Console().print(alignment_text(best.source, best.target, best.alignment))
     if html is not None:
-        html.write_text(alignment_html(best.source, best.target, best.alignment), encoding="utf-8")
+        page = alignment_html(
+            best.source, best.target, best.alignment, separator=translator.separator
+        )
+        html.write_text(page, encoding="utf-8")
         print(f"-> {html}")
 
 

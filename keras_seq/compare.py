@@ -37,6 +37,15 @@ RECIPE = "recipe.toml"
 # Of --learning-rate, tried in this order: itself first, then around it.
 FACTORS = (1.0, 0.3, 3.0, 0.1, 10.0)
 ENSEMBLE = "ensemble"
+_COUNTS = (
+    "epochs",
+    "seeds",
+    "learning_rates",
+    "batch_size",
+    "accumulate",
+    "steps_per_epoch",
+    "monitor_examples",
+)
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,20 @@ class Recipe:
         seeds: How many seeds: 0, 1, ...
         learning_rate: The highest of a training.
         learning_rates: How many learning rates, around that one, are tried for each architecture.
+        schedule: How the learning rate goes on after its warm-up: ``cosine``, ``inverse_sqrt`` or
+            ``constant``.
+        warmup_steps: Updates in which the learning rate climbs; 0 is a twentieth of them all.
         batch_size: Examples in a batch.
-        steps_per_epoch: The most steps of an epoch; it is one pass over the data, and 100 steps at
-            least.
+        accumulate: Batches whose gradients are averaged for one update.
+        steps_per_epoch: The most steps (batches) of an epoch; it is one pass over the data, and
+            100 steps at least.
         patience: Epochs without a better validation loss before a training ends.
+        monitor: What patience, the best epoch and the best learning rate go by: ``loss``, or a
+            score that the task offers, such as ``bleu`` or ``accuracy``.
+        monitor_examples: The most validation examples for such a score.
         averaging: Momentum of the moving average of the weights that is validated and kept.
+        average_last: The mean of the weights of so many last epochs is validated and kept, in
+            place of the moving average; 0: off. See `keras_seq.training.fit`.
         ensemble: Whether the average of the best networks is a row.
         deterministic: Whether TensorFlow's deterministic kernels are forced.
         jit_compile: Whether XLA compiles the training step.
@@ -74,10 +92,16 @@ class Recipe:
     seeds: int = 1
     learning_rate: float = 1e-3
     learning_rates: int = 1
+    schedule: str = "cosine"
+    warmup_steps: int = 0
     batch_size: int = 64
+    accumulate: int = 1
     steps_per_epoch: int = 500
     patience: int = 5
+    monitor: str = "loss"
+    monitor_examples: int = 200
     averaging: float = 0.99
+    average_last: int = 0
     ensemble: bool = True
     deterministic: bool = False
     jit_compile: bool = False
@@ -85,13 +109,20 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.architectures:
             raise UserError("no architecture was named: give --architectures a,b,c or all")
-        for name in ("epochs", "seeds", "learning_rates", "batch_size", "steps_per_epoch"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise UserError(f"--{flag} is {getattr(self, name)}: give at least 1")
-        for name in ("parameters", "minutes"):
+        for name in ("parameters", "minutes", "warmup_steps", "average_last"):
             if getattr(self, name) < 0:
-                raise UserError(f"--{name} is {getattr(self, name)}: give a positive number")
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is {getattr(self, name)}: give a positive number")
+        from keras_seq.training import SCHEDULES
+
+        if self.schedule not in SCHEDULES:
+            raise UserError(
+                f"--schedule is {self.schedule!r}: choose one of {', '.join(SCHEDULES)}"
+            )
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate is {self.learning_rate}: give a number above 0")
         if not 0 <= self.averaging < 1:
@@ -162,10 +193,16 @@ def compare(
     seeds: int | None = None,
     learning_rate: float | None = None,
     learning_rates: int | None = None,
+    schedule: str | None = None,
+    warmup_steps: int | None = None,
     batch_size: int | None = None,
+    accumulate: int | None = None,
     steps_per_epoch: int | None = None,
     patience: int | None = None,
+    monitor: str | None = None,
+    monitor_examples: int | None = None,
     averaging: float | None = None,
+    average_last: int | None = None,
     ensemble: bool | None = None,
     deterministic: bool | None = None,
     jit_compile: bool | None = None,
@@ -189,10 +226,16 @@ def compare(
         seeds: How many seeds.
         learning_rate: The highest learning rate.
         learning_rates: How many are tried around it.
+        schedule: Of the learning rate.
+        warmup_steps: Of the learning rate.
         batch_size: Examples in a batch.
+        accumulate: Batches for one update.
         steps_per_epoch: The most steps of an epoch.
         patience: Of early stopping.
+        monitor: What early stopping goes by.
+        monitor_examples: How many it is measured on.
         averaging: Of the weights.
+        average_last: Epochs whose weights are averaged.
         ensemble: Whether there is a row for the average.
         deterministic: Whether deterministic kernels are forced.
         jit_compile: Whether XLA compiles the training step.
@@ -211,10 +254,16 @@ def compare(
         "seeds": seeds,
         "learning_rate": learning_rate,
         "learning_rates": learning_rates,
+        "schedule": schedule,
+        "warmup_steps": warmup_steps,
         "batch_size": batch_size,
+        "accumulate": accumulate,
         "steps_per_epoch": steps_per_epoch,
         "patience": patience,
+        "monitor": monitor,
+        "monitor_examples": monitor_examples,
         "averaging": averaging,
+        "average_last": average_last,
         "ensemble": ensemble,
         "deterministic": deterministic,
         "jit_compile": jit_compile,
@@ -393,6 +442,7 @@ class Comparison:
             if name != "litert:all":
                 exporters.get(name)
         self.problem = task.prepare()
+        self._check_monitor()
         self._resolve()
         self.command = command or " ".join(
             ["keras-seq", *(word for word in sys.argv[1:] if word != "--resume")]
@@ -445,6 +495,17 @@ class Comparison:
                 "another --out"
             )
 
+    def _check_monitor(self) -> None:
+        scores = {"loss": True}
+        if self.recipe.monitor != "loss":
+            scores |= self.problem.monitors
+        if self.recipe.monitor not in scores:
+            raise UserError(
+                f"--monitor is {self.recipe.monitor!r}: choose one of "
+                f"{', '.join(['loss', *self.problem.monitors])}"
+            )
+        self.less_is_better = scores[self.recipe.monitor]
+
     def _resolve(self) -> None:
         """Finds every architecture and checks its options, before anything is trained."""
         from keras_seq.models import resolve
@@ -477,12 +538,21 @@ class Comparison:
                 "minutes": recipe.minutes or "no limit",
                 "learning rates tried": recipe.learning_rates,
                 "patience": recipe.patience,
-                "averaging of the weights": recipe.averaging,
-                "batch": recipe.batch_size,
+                **({} if recipe.monitor == "loss" else {"best epoch by": recipe.monitor}),
+                **self._averaging(),
+                "batch": self.problem.batches or recipe.batch_size,
+                **({"batches an update": recipe.accumulate} if recipe.accumulate > 1 else {}),
+                "schedule": recipe.schedule
+                + (f", {recipe.warmup_steps:,} updates of warm-up" if recipe.warmup_steps else ""),
             },
             "seeds": list(range(recipe.seeds)),
             "versions": versions(),
         }
+
+    def _averaging(self) -> dict[str, Any]:
+        if self.recipe.average_last:
+            return {"weights averaged": f"of the last {self.recipe.average_last} epochs"}
+        return {"averaging of the weights": self.recipe.averaging}
 
     # ---- the work -----------------------------------------------------------------------------
 
@@ -506,6 +576,8 @@ class Comparison:
             self.problem.title,
             {name: each for name in self.recipe.architectures},
             score=self.problem.primary,
+            monitor=f"val_{self.recipe.monitor}",
+            lower_is_better=self.less_is_better,
             max_seconds=self.recipe.minutes * 60 or None,
             quiet=self.quiet,
         ) as progress:
@@ -618,7 +690,8 @@ class Comparison:
                     self._train(name, options, 0, rate, base / "search" / f"lr_{rate:g}", progress)
                     for rate in rates
                 ]
-                run = min(tried, key=lambda run: run.record["validation"]["loss"])
+                sign = 1 if self.less_is_better else -1
+                run = min(tried, key=lambda run: sign * run.record["best"])
                 best = run.record["learning_rate"]
                 os.replace(run.folder, base / "0")
         return [
@@ -651,7 +724,7 @@ class Comparison:
         import keras
 
         from keras_seq import saving
-        from keras_seq.training import epoch_steps, fit
+        from keras_seq.training import fit, forget, steps_of_epoch
 
         problem, recipe = self.problem, self.recipe
         record = _read(folder / "metrics.json")
@@ -688,6 +761,7 @@ class Comparison:
                 card=f"# {name}\n\n```toml\n{(folder / 'config.toml').read_text()}```",
                 gradient_batch=(x, how_y),
                 figures=problem.figures,
+                texts=problem.texts,
             )
             for tracker in self.track
         ]
@@ -705,16 +779,27 @@ class Comparison:
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,
             "learning_rate": rate,
+            "schedule": recipe.schedule,
+            "warmup_steps": recipe.warmup_steps,
+            "accumulate": recipe.accumulate,
             "patience": recipe.patience,
-            "averaging": recipe.averaging,
+            "monitor": recipe.monitor,
+            "averaging": 0.0 if recipe.average_last else recipe.averaging,
+            "average_last": recipe.average_last,
             "seed": seed,
             "jit_compile": recipe.jit_compile,
         }
+
+        def score(net: Any) -> dict[str, float]:
+            return problem.evaluate(net, recipe.monitor_examples)
+
         result = fit(
-            model,
+            problem.training_form(model),
             train,
             problem.data("validation", model),
-            steps_per_epoch=epoch_steps(len(train), recipe.batch_size, recipe.steps_per_epoch),
+            steps_per_epoch=steps_of_epoch(train, recipe.batch_size, recipe.steps_per_epoch, seed),
+            lower_is_better=self.less_is_better,
+            evaluate=None if recipe.monitor == "loss" else score,
             seconds=seconds or None,
             run_dir=folder,
             callbacks=[*loggers, reporter],
@@ -745,7 +830,11 @@ class Comparison:
             "train_seconds": result.seconds,
             "latency_ms": latency,
             "size_kb": size,
-            "validation": {"loss": result.best, **problem.scores(prediction, "validation")},
+            "best": result.best,
+            "validation": {
+                "loss": _loss(result),
+                **problem.scores(prediction, "validation"),
+            },
             "test": test,
         }
         saving.save(shipped, folder / "model.keras", metadata=problem.metadata())
@@ -753,7 +842,7 @@ class Comparison:
             logger.log_scores(test)
         # Written last: a folder with metrics.json is a finished run.
         self._write_text(folder / "metrics.json", json.dumps(metrics, indent=1))
-        (folder / "checkpoint.npz").unlink(missing_ok=True)
+        forget(folder)
         return Run(name, seed, folder, metrics)
 
     def _cost(self, shipped: Any) -> tuple[float | None, float | None]:
@@ -1038,6 +1127,12 @@ def _mean_and_spread(
     if len(scores) < 2:
         return mean, {}
     return mean, {name: float(np.std([s[name] for s in scores], ddof=1)) for name in names}
+
+
+def _loss(result: Any) -> float:
+    """The validation loss of the best epoch."""
+    rows = [row for row in result.history if row["epoch"] == result.best_epoch]
+    return float(rows[0]["val_loss"]) if rows else math.inf
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from keras_seq.callbacks import TensorBoard, log_scores, write_experiment
+from keras_seq.callbacks import TensorBoard, log_scores, markdown_table, write_experiment
 from keras_seq.callbacks.events import drop, own_files, read
 from keras_seq.callbacks.gradients import GradientNorms, trainable_layers
 
@@ -261,8 +265,51 @@ def test_beside_the_callback_of_keras_no_epoch_is_lost(tmp_path):
     assert steps(tmp_path / "ours/train", "epoch_loss") == [0, 1, 2]
 
 
+def test_texts_of_every_epoch_are_of_the_weights_of_that_moment(tmp_path):
+    model = make()
+    noted = []
+
+    def texts(net):
+        noted.append(float(net.get_layer("head").bias.numpy()[0]))
+        net.get_layer("dropout").seed_generator.next()  # must not change what follows
+        return {"words": f"{noted[-1]:.9f}"}
+
+    train(model, tmp_path, epochs=3, texts=texts)
+    assert steps(tmp_path, "words") == [0, 1, 2]
+    found = [float(value.item().decode()) for _, value in logged(tmp_path)["words"]]
+    np.testing.assert_allclose(found, noted, atol=1e-8)
+    assert len(set(noted)) == 3
+    alone = make()
+    train(alone, epochs=3)
+    np.testing.assert_array_equal(alone.get_weights()[0], model.get_weights()[0])
+
+
+def test_a_table_shows_every_text_as_it_is():
+    """What TensorBoard's page makes of it: the cells hold the texts, nothing is formatted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its copy of a library warns of itself
+        from tensorboard import plugin_util
+    texts = ["a | b", "<unk> & <b>x</b>", "*no* _stress_ `code` \\| #1", "[link](http://x) ~~", ""]
+    table = markdown_table(["one", "two | too"], [[t, f"{t}\n{t}"] for t in texts])
+    page = plugin_util.markdown_to_safe_html(table)
+    cells = [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", page, flags=re.DOTALL)]
+    assert cells == [s for t in texts for s in (t, f"{t} {t}".strip())]
+    assert re.findall(r"<th>(.*?)</th>", page) == ["one", "two &#124; too"]
+
+
+def test_steps_are_batches_where_several_make_an_update(tmp_path):
+    model = make()
+    optimizer = keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)
+    model.compile(optimizer, "mse", metrics={"forecast": ["mae"]})
+    train(model, tmp_path, epochs=2)
+    rates = [values(tmp_path / "train", f"throughput/{what}_per_second")
+             for what in ("examples", "steps")]  # fmt: skip
+    np.testing.assert_allclose(np.divide(*rates), 8.0, rtol=1e-5)
+
+
 def test_a_resumed_run_holds_each_epoch_once(tmp_path):
     options = {
+        "texts": lambda model: {"words": "some"},
         "gradient_batch": BATCH,
         "hparams": {"architecture": "linear", "width": 8},
         "card": "text",
@@ -282,6 +329,7 @@ def test_a_resumed_run_holds_each_epoch_once(tmp_path):
     after = values(tmp_path / "train", "epoch_loss")
     assert after[:2] == before[:2] and after[2] != before[2]
     assert steps(tmp_path, "picture") == [0, 2, 4]
+    assert steps(tmp_path, "words") == [0, 1, 2, 3, 4]
     assert len(plugin_data(tmp_path, START)) == 1
     assert steps(tmp_path, "card") == [0]
 

@@ -8,9 +8,13 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_seq.__main__ import main
+from keras_seq.compare import read_recipe
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -110,9 +114,94 @@ def test_a_source_that_is_too_long_is_told_or_cut(board):
     assert run("translate", network, "--data", board / "long.txt", "--cut")[0] == 0
 
 
+TRAINING = [
+    "--batch-tokens", 200, "--schedule", "inverse_sqrt", "--warmup-steps", 3, "--accumulate", 2,
+    "--average-last", 2, "--monitor", "bleu", "--monitor-examples", 8,
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_training_translation_needs(board):
+    """All its options: what the log says, the curves, and the recipe that makes it again."""
+    options = [
+        "--source", board / "source.txt", "--target", board / "target.txt", "--tokenizer", "words",
+        "--embedding", 16, "--epochs", 3, "--steps-per-epoch", 7, "--max-length", 10,
+        "--beam", 1, "--learning-rate", 0.05, *TRAINING,
+    ]  # fmt: skip
+    out = board / "one"
+    code, text, err = run(
+        "train", "translation", "seq2seq", "--set", "width=16", *options, "--out", out,
+        "--export", "none",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "batches of up to 200 tokens" in text and "val_bleu" in text and "padding is" in text
+    budget = json.loads((out / "leaderboard.json").read_text())["metadata"]["budget"]
+    assert budget["batch"] == "up to 200 tokens" and budget["best epoch by"] == "bleu"
+    assert budget["schedule"] == "inverse_sqrt, 3 updates of warm-up"
+    assert budget["weights averaged"] == "of the last 2 epochs"
+    folder = out / "seq2seq" / "0"
+    record = json.loads((folder / "metrics.json").read_text())
+    history = pd.read_csv(folder / "history.csv")
+    best = history.iloc[record["best_epoch"] - 1]
+    assert record["best"] == best.val_bleu == history.val_bleu.max()
+    assert record["validation"]["loss"] == pytest.approx(best.val_loss)
+    assert record["options"] == {"width": 16}
+    assert {p.name for p in folder.iterdir()} >= {"config.toml", "history.csv", "model.keras"}
+    assert not (folder / "checkpoint.npz").exists() and not (folder / "last").exists()
+    # Curves: BLEU, and the learning rate before the next update (7, 14, 21 batches: 3, 7, 10 done).
+    rate = curve(folder / "train", "learning_rate")
+    assert rate == pytest.approx([0.05 * (3 / n) ** 0.5 for n in (4, 8, 11)], rel=1e-5)
+    assert curve(folder / "validation", "epoch_bleu") == pytest.approx(history.val_bleu.tolist())
+    texts = events(folder).Tensors("translations")
+    assert [event.step for event in texts] == [0, 1, 2]
+    # The recipe says all of it.
+    recipe = read_recipe(out / "recipe.toml")
+    assert (
+        recipe["options"]["batch_tokens"] == 200 and recipe["overrides"]["seq2seq"]["width"] == 16
+    )
+    for flag, value in zip(TRAINING[2::2], TRAINING[3::2], strict=True):
+        assert recipe[str(flag)[2:].replace("-", "_")] == value
+    again = board / "again"
+    code, _, err = run(
+        "compare", "translation", "--recipe", out / "recipe.toml", "--out", again,
+        "--export", "none", "--track", "none",
+    )  # fmt: skip
+    assert code == 0, err
+    other = pd.read_csv(again / "seq2seq" / "0" / "history.csv")
+    pd.testing.assert_frame_equal(
+        history.drop(columns="seconds"), other.drop(columns="seconds"), rtol=1e-4
+    )
+    code, _, err = run(
+        "compare", "translation", "--recipe", out / "recipe.toml", "--out", again, "--resume",
+        "--accumulate", 3,
+    )  # fmt: skip
+    assert code == 2 and "another comparison (accumulate differ)" in err
+
+
+def events(folder: Path) -> EventAccumulator:
+    found = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    return found.Reload()
+
+
+def curve(folder: Path, tag: str) -> list[float]:
+    return [float(tf.make_ndarray(e.tensor_proto)) for e in events(folder).Tensors(tag)]
+
+
+DATES = ["--data", "builtin:dates"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ([*DATES, "--batch-tokens", -1], "--batch-tokens is -1"),
+        ([*DATES, "--batch-tokens", 9], "9 tokens are too few for a batch"),
+        ([*DATES, "--schedule", "linear"], "--schedule is 'linear': choose one of cosine"),
+        ([*DATES, "--warmup-steps", -1], "--warmup-steps is -1"),
+        ([*DATES, "--accumulate", 0], "--accumulate is 0: give at least 1"),
+        ([*DATES, "--average-last", -2], "--average-last is -2"),
+        ([*DATES, "--monitor", "accuracy"], "--monitor is 'accuracy': choose one of loss, bleu"),
+        ([*DATES, "--monitor-examples", 0], "--monitor-examples is 0"),
+        ([*DATES, "--set", "width=3"], "say which one, as in lstm.width=3"),
         (["--source", "a.txt"], "--target is missing"),
         (["--data", "builtin:dates", "--architectures", "gru"], "it has no decoder"),
         (["--data", "builtin:dates", "--beam", 0], "--beam is 0"),
@@ -123,6 +212,7 @@ def test_what_compare_refuses(tmp_path, options, message):
     code, out, err = run("compare", "translation", *options, "--out", tmp_path / "runs")
     assert code == 2 and out == ""
     assert message in err
+    assert len([line for line in err.splitlines() if line.strip()]) == 1
     assert not (tmp_path / "runs").exists()
 
 

@@ -49,6 +49,8 @@ MODELS = {
             "kv_heads": 1,
         },
     ),
+    "convolutional": ("conv_seq2seq", {"width": 8, "depth": 2, "kernel_size": 3}),
+    "t5": ("t5", {"width": 8, "depth": 2, "heads": 2, "buckets": 4, "max_distance": 3}),
     "transformer, post, learned": (
         "seq2seq_transformer",
         {"width": 8, "depth": 1, "heads": 2, "norm": "post", "positions": "learned"},
@@ -139,7 +141,7 @@ def test_a_beam_of_one_is_greedy(name):
         assert tokens.tolist() == wanted + [0] * (L - len(wanted))
 
 
-@pytest.mark.parametrize("name", ["bahdanau", "transformer", "seq2seq"])
+@pytest.mark.parametrize("name", ["bahdanau", "transformer", "seq2seq", "convolutional", "t5"])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_wide_beam_finds_the_best_of_all_targets(name, penalty):
     length = 3
@@ -179,7 +181,10 @@ def test_neither_batch_nor_padding_makes_a_difference(name):
             assert not together.alignments[row, ..., count:].any()
 
 
-@pytest.mark.parametrize("name", ["bahdanau", "luong", "transformer", "transformer, all options"])
+@pytest.mark.parametrize(
+    "name",
+    ["bahdanau", "luong", "transformer", "transformer, all options", "convolutional", "t5"],
+)
 def test_alignments_are_those_of_the_chosen_target(name):
     model = built(name)
     found = beam_search(searched(name, 4), SOURCE, best=3)
@@ -288,6 +293,18 @@ def test_the_search_is_one_function_without_a_loop_in_python():
     found = search(tf.constant(SOURCE), tf.zeros((3, 0), tf.int32))
     assert len(calls) == 1
     assert_array_equal(found["tokens"], beam_search(parts, SOURCE).tokens)
+
+
+@pytest.mark.parametrize("name", ["convolutional", "t5"])
+def test_a_model_of_another_process_is_searched(name):
+    """There Keras counts its own names from the start: none may meet those in the model."""
+    architecture, options = MODELS[name]
+    head = Translation(Tokens(V, 8), Tokens(V, 8))
+    inputs = {"source": (None,), "tokens": (None,)}
+    keras.backend.clear_session()
+    model = keras_seq.build(architecture, inputs=inputs, head=head, **options)
+    keras.backend.clear_session()
+    assert search_model(model, hypotheses=2, length=3).aligned
 
 
 def test_what_cannot_be_searched_is_told():

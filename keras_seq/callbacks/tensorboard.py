@@ -17,6 +17,7 @@ from keras_seq.callbacks.gradients import GradientNorms, undisturbed
 from keras_seq.callbacks.scores import CARD, log_scores, write_session_start
 
 Figures = Callable[[keras.Model], Mapping[str, Any]]
+Texts = Callable[[keras.Model], Mapping[str, str]]
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -26,8 +27,8 @@ class TensorBoard(keras.callbacks.Callback):
     - In `<log_dir>/train`: `learning_rate` (after the last step of the epoch),
       `gradient_norm/all`, `gradient_norm/<layer>`, `throughput/examples_per_second`,
       `throughput/steps_per_second` (validation is not counted), `weights/<layer>/<weight>`.
-    - In `<log_dir>`: images by the names that `figures` gives, the graph, `card`, HParams, and
-      `score/<name>` (see `log_scores`).
+    - In `<log_dir>`: images by the names that `figures` gives, texts by those that `texts` gives,
+      the graph, `card`, HParams, and `score/<name>` (see `log_scores`).
 
     It does not touch the training: weights come out the same, bit by bit, with and without it.
     A run that was killed is taken up by the same call: what an earlier attempt logged of epochs
@@ -40,6 +41,7 @@ class TensorBoard(keras.callbacks.Callback):
         figures: `model -> {name: picture}`, called for the first and the last epoch and every
             `figure_every`-th between; a picture is a matplotlib Figure, or an array (H, W, 3) of
             uint8.
+        texts: `model -> {name: text in markdown}`, called after each epoch.
         hparams: Options of the run for the HParams page (words, numbers, truth values).
         card: A text in markdown about the run.
         graph: Whether to write the graph: of the operations, and of the layers.
@@ -67,6 +69,7 @@ class TensorBoard(keras.callbacks.Callback):
         *,
         gradient_batch: tuple[Any, ...] | None = None,
         figures: Figures | None = None,
+        texts: Texts | None = None,
         hparams: Mapping[str, Any] | None = None,
         card: str | None = None,
         graph: bool = True,
@@ -83,6 +86,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.hparams = dict(hparams or {})
         self._gradient_batch = gradient_batch
         self._figures = figures
+        self._texts = texts
         self._card = card
         self._graph = graph
         self._figure_every = figure_every
@@ -94,7 +98,8 @@ class TensorBoard(keras.callbacks.Callback):
         self._first_step = 0
         self._last_step: int | None = None
         self._last_figures: int | None = None
-        self._epoch_start = (0.0, 0)
+        self._epoch_start = 0.0
+        self._steps = 0  # of the epoch
         self._count_start: float | None = None
         self._measured: dict[str, float] = {}
 
@@ -117,12 +122,17 @@ class TensorBoard(keras.callbacks.Callback):
             self._start(epoch + self._initial_step)
         self._measured = {}
         self._count_start = None
-        self._epoch_start = (time.perf_counter(), self._iterations())
+        self._steps = 0
+        self._epoch_start = time.perf_counter()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks how many examples the epoch begins with: not 0 if it is taken up in the middle."""
         if self._count_start is None:
             self._count_start = self._examples()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts the steps: the optimizer counts updates, of which several steps may make one."""
+        self._steps = batch + 1
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Stops the clock: validation is no training time."""
@@ -147,6 +157,7 @@ class TensorBoard(keras.callbacks.Callback):
         if validation:
             with self._writing("validation"):
                 _scalars({f"epoch_{name}": value for name, value in validation.items()}, step)
+        self._write_texts(step)
         self._last_step = step
         # Counted from 0, not from where this attempt began: a resumed run shows the same epochs.
         if step % self._figure_every == 0:
@@ -198,21 +209,25 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.image(name, _pixels(name, picture)[None], step=step)
         self._last_figures = step
 
+    def _write_texts(self, step: int) -> None:
+        if self._texts is None:
+            return
+        with undisturbed(self.model):
+            texts = self._texts(self.model)
+        with self._writing(""):
+            for name, text in texts.items():
+                tf.summary.text(name, text, step=step)
+
     def _measure(self) -> None:
         if self._measured:
             return
-        start, iterations = self._epoch_start
-        seconds = max(time.perf_counter() - start, 1e-9)
-        steps = self._iterations() - iterations
-        self._measured["throughput/steps_per_second"] = steps / seconds
+        seconds = max(time.perf_counter() - self._epoch_start, 1e-9)
+        self._measured["throughput/steps_per_second"] = self._steps / seconds
         examples = self._examples() - (self._count_start or 0.0)
         self._measured["throughput/examples_per_second"] = examples / seconds
         rate = getattr(self.model.optimizer, "learning_rate", None)
         if rate is not None:
             self._measured["learning_rate"] = _number(rate)
-
-    def _iterations(self) -> int:
-        return int(_number(getattr(self.model.optimizer, "iterations", 0)))
 
     def _examples(self) -> float:
         # Keras counts the examples of the epoch in its own mean of the loss, and nowhere else.

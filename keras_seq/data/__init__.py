@@ -28,6 +28,7 @@ _HOMES = {
     "future_times": "series",
     "read_series": "series",
     "series_from_frame": "series",
+    "SpanDenoising": "span_denoising",
     "Split": "splits",
     "default_split": "splits",
     "parse_split": "splits",

@@ -18,7 +18,7 @@ from keras_seq.decoding.beam import (
     strip,
 )
 from keras_seq.decoding.loop import generate, stream
-from keras_seq.decoding.sampling import Choice, probabilities
+from keras_seq.decoding.sampling import Choice, probabilities, sample_search
 from keras_seq.decoding.search import SearchModel, average, search_model
 from keras_seq.decoding.step import Stepper, step_model, stepper, whole_stepper
 
@@ -33,6 +33,7 @@ __all__ = [
     "generate",
     "greedy_search",
     "probabilities",
+    "sample_search",
     "search_function",
     "search_model",
     "step_model",

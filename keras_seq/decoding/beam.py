@@ -207,7 +207,10 @@ class _Search:
             return tf.logical_and(now["place"] < length, ~tf.reduce_all(now["done"]))
 
         def body(now: dict[str, Any]) -> tuple[dict[str, Any]]:
-            return (self._advance(now, memory, prefix, real),)
+            found = self._advance(now, memory, prefix, real)
+            # A step from an exported file does not know the batch that this trace has.
+            tf.nest.map_structure(lambda new, old: new.set_shape(old.shape), found, now)
+            return (found,)
 
         shapes = tf.nest.map_structure(lambda x: x.shape, goes_on)
         (last,) = tf.while_loop(

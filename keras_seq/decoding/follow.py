@@ -221,9 +221,7 @@ class _Follower:
                 self.starts[f"{layer.name}_{key}"] = self.memory_names[id(tensor)]
         # A recurrent layer goes on for ever; what is kept of each position has an end.
         bound = None if isinstance(layer, keras.layers.RNN) else self.length
-        step = Step(
-            layer, length=bound, search=self.hypotheses is not None, in_place=self.in_place
-        )
+        step = Step(layer, length=bound, search=self.hypotheses is not None, in_place=self.in_place)
         result, states = step(
             x, self.inputs[layer.name], self.position, ancestry=self.ancestry, given=given or None
         )

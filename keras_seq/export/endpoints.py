@@ -93,7 +93,8 @@ def prove(exporter: Exporter, destination: Path, endpoint: Endpoint) -> dict[str
         ExportError: If the file answers something else (formats that are quantised: reported).
     """
     count = max(len(value) for value in endpoint.samples.values() if value.ndim)
-    pieces = _pieces(endpoint, count, one_by_one=exporter.one_by_one)
+    one_by_one = exporter.one_by_one and not endpoint.open_rows
+    pieces = _pieces(endpoint, count, one_by_one=one_by_one)
     calls = [
         {name: value[piece] if value.ndim else value for name, value in endpoint.samples.items()}
         for piece in pieces

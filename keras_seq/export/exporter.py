@@ -71,6 +71,8 @@ class Endpoint:
         formats: Names of the exporters that carry it.
         tolerance: Largest difference, relative to the scale of the output.
         needs_tensorflow_text: Whether `call` uses operators of tensorflow-text.
+        open_rows: Whether LiteRT too takes any number of rows. A call without a loop over time
+            converts so; its rows may be the hypotheses of a search.
 
     Example:
         >>> Endpoint(name="step", call=dict, inputs={"x": ((None, 2), "float32")},
@@ -87,6 +89,7 @@ class Endpoint:
     formats: tuple[str, ...] = ("saved_model",)
     tolerance: float = 1e-5
     needs_tensorflow_text: bool = False
+    open_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,6 +176,7 @@ class Signature:
 
 def endpoint_specs(endpoint: Endpoint, batch: int | None) -> dict[str, tf.TensorSpec]:
     """Returns the tensor specifications of an endpoint's inputs, with the batch filled in."""
+    batch = None if endpoint.open_rows else batch
     return {
         name: tf.TensorSpec(
             (batch if shape[0] is None else shape[0], *shape[1:]) if shape else (), dtype, name=name

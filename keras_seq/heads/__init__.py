@@ -9,6 +9,7 @@ from __future__ import annotations
 from keras_seq.heads.forecast import Forecast
 from keras_seq.heads.label import Label
 from keras_seq.heads.language_model import MaskedToken, NextToken
+from keras_seq.heads.own_tokens import scheduled_sampling, unscheduled
 from keras_seq.heads.tagging import Characters, TokenLabels
 from keras_seq.heads.tokens import Tokens
 from keras_seq.heads.translation import Translation
@@ -22,4 +23,6 @@ __all__ = [
     "TokenLabels",
     "Tokens",
     "Translation",
+    "scheduled_sampling",
+    "unscheduled",
 ]

@@ -23,9 +23,11 @@ from keras_seq.layers.cross_attention import CrossAttention, MemoryProjection
 from keras_seq.layers.cycle import LearnedCycle
 from keras_seq.layers.decomposition import SeriesDecomposition
 from keras_seq.layers.encoder_output import EncoderOutput
+from keras_seq.layers.gated_convolution import GatedConvolution
 from keras_seq.layers.interpolation import LinearInterpolation
 from keras_seq.layers.likelihood import SampledLikelihood
 from keras_seq.layers.masking import ApplyMask, zero_masked
+from keras_seq.layers.multi_step_attention import MultiStepAttention
 from keras_seq.layers.naive_bayes import NaiveBayesScores
 from keras_seq.layers.ngrams import HashedNGrams
 from keras_seq.layers.patches import LearnedOffset, Patches, SegmentQueries
@@ -39,7 +41,13 @@ from keras_seq.layers.positions import (
 )
 from keras_seq.layers.quantiles import OrderedQuantiles
 from keras_seq.layers.recurrent import recurrent_stack
-from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, alibi_slopes, bucket_table
+from keras_seq.layers.relative_bias import (
+    AlibiBias,
+    RelativeBias,
+    RelativeBiasTable,
+    alibi_slopes,
+    bucket_table,
+)
 from keras_seq.layers.reversible_normalization import (
     LastObserved,
     ReverseNormalization,
@@ -68,6 +76,7 @@ __all__ = [
     "EmbeddingBag",
     "EncoderOutput",
     "FeedForward",
+    "GatedConvolution",
     "HashedNGrams",
     "LastObserved",
     "LearnedCycle",
@@ -76,11 +85,13 @@ __all__ = [
     "LinearInterpolation",
     "MemoryProjection",
     "MultiHeadAttention",
+    "MultiStepAttention",
     "NaiveBayesScores",
     "OrderedQuantiles",
     "Patches",
     "Pooling",
     "RelativeBias",
+    "RelativeBiasTable",
     "ReverseNormalization",
     "ReversibleNormalization",
     "RotaryPositions",

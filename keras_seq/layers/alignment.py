@@ -343,7 +343,9 @@ class Alignment(keras.layers.Layer):
             hidden = self.query_projection(query)[:, :, None] + keys[:, None]  # (B, T, S, U)
             if self.coverage and coverage is not None:
                 vector = ops.cast(self.coverage_vector, hidden.dtype)
-                hidden = hidden + ops.cast(coverage, hidden.dtype)[..., None] * vector
+                # An axis put in by a slice does not convert where batch and source are open.
+                seen = ops.expand_dims(ops.cast(coverage, hidden.dtype), -1)
+                hidden = hidden + seen * vector
             return ops.matmul(ops.tanh(hidden), ops.cast(self.vector, hidden.dtype))
         if self.score == "scaled_dot":
             # Scaled before the product, so that float16 does not overflow in it.

@@ -32,6 +32,7 @@ class MemoryProjection(keras.layers.Layer):
         heads: Number of heads. It may be a part of those of the attention, which then share keys
             and values (grouped-query attention).
         width: Features of all these heads together; divisible by `heads`.
+        use_bias: Whether the projection adds a learned vector. Default True.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -57,17 +58,18 @@ class MemoryProjection(keras.layers.Layer):
     # A border between encoder and decoder; see `keras_seq.layers.encoder_output`.
     once = ("key", "value")
 
-    def __init__(self, heads: int, width: int, **kwargs: Any) -> None:
+    def __init__(self, heads: int, width: int, *, use_bias: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_heads(width, heads)
         self.heads = heads
         self.width = width
+        self.use_bias = use_bias
         self.supports_masking = True
 
     def build(self, memory_shape: Shape) -> None:
         """Makes the projection."""
         self.projection = joint_projection(
-            "key_value", memory_shape, self.width, 2, self.dtype_policy
+            "key_value", memory_shape, self.width, 2, self.dtype_policy, self.use_bias
         )
 
     def call(self, memory: Any, mask: Any = None) -> tuple[Any, Any]:
@@ -86,7 +88,12 @@ class MemoryProjection(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration."""
-        return {**super().get_config(), "heads": self.heads, "width": self.width}
+        return {
+            **super().get_config(),
+            "heads": self.heads,
+            "width": self.width,
+            "use_bias": self.use_bias,
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -100,6 +107,7 @@ class CrossAttention(keras.layers.Layer):
         heads: Number of heads.
         width: Features of the output and of all heads together; divisible by `heads`.
         dropout: On the weights, 0 to below 1. Default 0.
+        use_bias: Whether the projections add a learned vector. Default True.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -130,12 +138,21 @@ class CrossAttention(keras.layers.Layer):
         Vaswani et al. 2017, Attention Is All You Need.
     """
 
-    def __init__(self, heads: int, width: int, *, dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        heads: int,
+        width: int,
+        *,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_heads(width, heads)
         self.heads = heads
         self.width = width
         self.dropout = dropout
+        self.use_bias = use_bias
         self.supports_masking = True
 
     def build(self, query_shape: Shape, key_shape: Shape, value_shape: Shape) -> None:
@@ -149,9 +166,11 @@ class CrossAttention(keras.layers.Layer):
                 "same part of the width"
             )
         policy = self.dtype_policy
-        self.query_projection = joint_projection("query", query_shape, self.width, 1, policy)
+        self.query_projection = joint_projection(
+            "query", query_shape, self.width, 1, policy, self.use_bias
+        )
         self.output_projection = joint_projection(
-            "combine", (*query_shape[:-1], self.width), self.width, 1, policy
+            "combine", (*query_shape[:-1], self.width), self.width, 1, policy, self.use_bias
         )
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=policy)
 
@@ -162,7 +181,8 @@ class CrossAttention(keras.layers.Layer):
         q = split_heads(self.query_projection(query), self.heads)  # (B, H, T, head width)
         # The query is scaled before the product, so that float16 does not overflow in it.
         scores = head_scores(q * q.shape[-1] ** -0.5, key)  # (B, H, T, S)
-        valid = None if mask is None else ops.cast(mask, "bool")[:, None, None, :]
+        # An axis put in by a slice does not convert where batch and source are open.
+        valid = None if mask is None else ops.expand_dims(ops.cast(mask, "bool"), (1, 2))
         weights = ops.cast(masked_softmax(scores, valid, training=training), value.dtype)
         mixed = head_values(self.dropout_layer(weights, training=training), value)
         return self.output_projection(join_heads(mixed)), weights
@@ -185,4 +205,5 @@ class CrossAttention(keras.layers.Layer):
             "heads": self.heads,
             "width": self.width,
             "dropout": self.dropout,
+            "use_bias": self.use_bias,
         }

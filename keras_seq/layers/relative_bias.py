@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -72,6 +74,66 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return slopes.astype("float32")
 
 
+def shared_between(table: Any, query_steps: Any, memory_steps: Any) -> Any:
+    """Returns the bias between all steps of two sequences that begin together.
+
+    Args:
+        table: (2 M + 1, heads), from `RelativeBiasTable`.
+        query_steps: T, a number or a scalar tensor.
+        memory_steps: S, a number or a scalar tensor.
+
+    Returns:
+        (heads, T, S) float32.
+
+    Example:
+        >>> table = np.array([[-1.0], [0.0], [1.0]])  # a step before, the same step, a step after
+        >>> np.asarray(shared_between(table, 2, 3))[0]
+        array([[ 0.,  1.,  1.],
+               [-1.,  0.,  1.]], dtype=float32)
+    """
+    return _between(partial(_look_up, table), query_steps, memory_steps)
+
+
+def shared_at(table: Any, position: Any, length: int) -> Any:
+    """Returns the bias between one query step of each row and the first steps of the memory.
+
+    Args:
+        table: (2 M + 1, heads), from `RelativeBiasTable`.
+        position: Where the query steps stand, counted from 0, (B,) int32.
+        length: L, number of steps of the memory.
+
+    Returns:
+        (B, heads, 1, L) float32.
+
+    Example:
+        >>> table = np.array([[-1.0], [0.0], [1.0]])
+        >>> np.asarray(shared_at(table, np.array([1]), 3))[0, 0]
+        array([[-1.,  0.,  1.]], dtype=float32)
+    """
+    return _at(partial(_look_up, table), position, length)
+
+
+def _between(bias: Callable[[Any], Any], query_steps: Any, memory_steps: Any) -> Any:
+    """(heads, T, S) of a bias (X, Y) -> (X, Y, heads) by how many steps later the memory is."""
+    query = ops.arange(query_steps, dtype="int32")[:, None]
+    memory = ops.arange(memory_steps, dtype="int32")[None, :]
+    return ops.transpose(bias(memory - query), (2, 0, 1))
+
+
+def _at(bias: Callable[[Any], Any], position: Any, length: int) -> Any:
+    """(B, heads, 1, L), likewise."""
+    query = ops.cast(position, "int32")[:, None]
+    memory = ops.arange(length, dtype="int32")[None, :]
+    return ops.expand_dims(ops.transpose(bias(memory - query), (0, 2, 1)), 2)
+
+
+def _look_up(table: Any, after: Any) -> Any:
+    """(X, Y) -> (X, Y, heads)."""
+    farthest = table.shape[0] // 2
+    near = ops.clip(after, -farthest, farthest)
+    return ops.take(ops.cast(table, "float32"), near + farthest, axis=0)
+
+
 class _Bias(keras.layers.Layer):
     """What the biases share: where they are added, for a whole sequence and for a step."""
 
@@ -106,9 +168,7 @@ class _Bias(keras.layers.Layer):
         Returns:
             (heads, T, S) float32.
         """
-        query = ops.arange(query_steps, dtype="int32")[:, None]
-        memory = ops.arange(memory_steps, dtype="int32")[None, :]
-        return ops.transpose(self._bias(memory - query), (2, 0, 1))
+        return _between(self._bias, query_steps, memory_steps)
 
     def at(self, position: Any, length: int) -> Any:
         """Returns the bias between one query step of each row and the first steps of the memory.
@@ -120,9 +180,7 @@ class _Bias(keras.layers.Layer):
         Returns:
             (B, heads, 1, L) float32.
         """
-        query = ops.cast(position, "int32")[:, None]
-        memory = ops.arange(length, dtype="int32")[None, :]
-        return ops.expand_dims(ops.transpose(self._bias(memory - query), (0, 2, 1)), 2)
+        return _at(self._bias, position, length)
 
     def _bias(self, after: Any) -> Any:
         """The bias of the memory step so many steps after the query: (X, Y) -> (X, Y, heads)."""
@@ -207,12 +265,18 @@ class RelativeBias(_Bias):
             name="table",
         )
 
-    def _bias(self, after: Any) -> Any:
-        table = ops.cast(ops.convert_to_tensor(self.table), "float32")
+    def by_distance(self) -> Any:
+        """Returns the bias of each distance, from `max_distance` before to as much after it.
+
+        Returns:
+            (2 max_distance + 1, heads) float32.
+        """
         # By distance first: two small look-ups in place of logarithms at run time.
-        by_distance = ops.take(table, self._bucket, axis=0)  # (2 max_distance + 1, heads)
-        near = ops.clip(after, -self.max_distance, self.max_distance)
-        return ops.take(by_distance, near + self.max_distance, axis=0)
+        table = ops.cast(ops.convert_to_tensor(self.table), "float32")
+        return ops.take(table, self._bucket, axis=0)
+
+    def _bias(self, after: Any) -> Any:
+        return _look_up(self.by_distance(), after)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration."""
@@ -221,6 +285,55 @@ class RelativeBias(_Bias):
             "buckets": self.buckets,
             "max_distance": self.max_distance,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class RelativeBiasTable(RelativeBias):
+    """The numbers of a `RelativeBias` by distance, for several layers of attention to share.
+
+    `MultiHeadAttention`, `TransformerBlock` and `DecoderBlock` take them as ``distances``.
+
+    Args:
+        heads: Number of heads.
+        buckets: See `RelativeBias`. Default 32.
+        max_distance: See `RelativeBias`. Default 128.
+        causal: See `RelativeBias`. Default False.
+        **kwargs: As for every Keras layer.
+
+    Call arguments:
+        x: A tensor of the sequence that attends to itself. It makes no difference; it says where
+            in a functional model this stands.
+
+    Returns:
+        (2 max_distance + 1, heads), without an axis for the batch.
+
+    Raises:
+        ValueError: As `RelativeBias`.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = RelativeBiasTable(1, buckets=4, max_distance=2)
+        >>> layer.build((None, None, 8))
+        >>> layer.set_weights([np.array([[0.0], [0.1], [0.2], [0.3]])])
+        >>> np.asarray(layer(np.zeros((1, 5, 8), "float32")))[:, 0].round(1)
+        array([0.1, 0.1, 0. , 0.3, 0.3], dtype=float32)
+
+    Reference:
+        Raffel et al. 2020, Exploring the Limits of Transfer Learning with a Unified Text-to-Text
+        Transformer, section 2.1.
+    """
+
+    def call(self, x: Any) -> Any:
+        """Returns the bias of each distance."""
+        return ops.cast(self.by_distance(), self.compute_dtype)
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        """Ends an implicit mask: there is no time here."""
+        return None
+
+    def compute_output_shape(self, x_shape: Shape) -> Shape:
+        """Returns the shape of the table."""
+        return (2 * self.max_distance + 1, self.heads)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")

@@ -52,6 +52,7 @@ class FeedForward(keras.layers.Layer):
         activation: Name or function; None: ``"gelu"``, and with `glu` ``"silu"`` (SwiGLU). "gelu"
             is the tanh form, because the exact one does not convert everywhere.
         dropout: On the hidden units, 0 to below 1. Default 0.
+        use_bias: Whether the dense layers add a learned vector. Default True.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -78,6 +79,7 @@ class FeedForward(keras.layers.Layer):
         glu: bool = False,
         activation: Any = None,
         dropout: float = 0.0,
+        use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -85,6 +87,7 @@ class FeedForward(keras.layers.Layer):
         self.glu = glu
         self.activation = keras.activations.get(activation or ("silu" if glu else "gelu"))
         self.dropout = dropout
+        self.use_bias = use_bias
         self.supports_masking = True
 
     def build(self, x_shape: Shape) -> None:
@@ -92,8 +95,9 @@ class FeedForward(keras.layers.Layer):
         width = x_shape[-1]
         hidden = self.hidden or (max(8, round(width / 3) * 8) if self.glu else 4 * width)
         parts = 2 if self.glu else 1
-        self.expand = keras.layers.Dense(parts * hidden, dtype=self.dtype_policy, name="expand")
-        self.contract = keras.layers.Dense(width, dtype=self.dtype_policy, name="contract")
+        options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
+        self.expand = keras.layers.Dense(parts * hidden, name="expand", **options)
+        self.contract = keras.layers.Dense(width, name="contract", **options)
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
         self.expand.build(x_shape)
         self.contract.build((*x_shape[:-1], hidden))
@@ -125,6 +129,7 @@ class FeedForward(keras.layers.Layer):
             "glu": self.glu,
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
+            "use_bias": self.use_bias,
         }
 
 
@@ -148,11 +153,13 @@ class TransformerBlock(keras.layers.Layer):
         norm_kind: ``"layer"`` or ``"rms"``, what normalises. Default ``"layer"``.
         bias: ``"relative"``, ``"alibi"`` or None; see `MultiHeadAttention`.
         qk_norm: Whether queries and keys are normalised; see `MultiHeadAttention`. Default False.
+        use_bias: Whether projections and dense layers add a learned vector. Default True.
         **kwargs: As for every Keras layer.
 
     Call arguments:
         x: (B, T, W).
         mask: (B, T) bool, True at real steps, or (B, T, T); None: all.
+        distances: (2 M + 1, heads), a bias that blocks share, from `RelativeBiasTable`, or None.
 
     Returns:
         (B, T, W) and the attention weights (B, heads, T, T).
@@ -189,6 +196,7 @@ class TransformerBlock(keras.layers.Layer):
         norm_kind: str = "layer",
         bias: str | None = None,
         qk_norm: bool = False,
+        use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -212,6 +220,7 @@ class TransformerBlock(keras.layers.Layer):
         self.norm_kind = norm_kind
         self.bias = bias
         self.qk_norm = qk_norm
+        self.use_bias = use_bias
         self.supports_masking = True
 
     def build(self, x_shape: Shape) -> None:
@@ -231,6 +240,7 @@ class TransformerBlock(keras.layers.Layer):
             kv_heads=self.kv_heads,
             bias=self.bias,
             qk_norm=self.qk_norm,
+            use_bias=self.use_bias,
             name="attention",
             **policy,
         )
@@ -239,6 +249,7 @@ class TransformerBlock(keras.layers.Layer):
             glu=self.glu,
             activation=self.activation,
             dropout=self.dropout,
+            use_bias=self.use_bias,
             name="feed_forward",
             **policy,
         )
@@ -252,10 +263,12 @@ class TransformerBlock(keras.layers.Layer):
         for layer in (self.feed_forward, self.feed_forward_norm):
             layer.build(x_shape)
 
-    def call(self, x: Any, mask: Any = None, training: bool | None = None) -> tuple[Any, Any]:
+    def call(
+        self, x: Any, mask: Any = None, training: bool | None = None, distances: Any = None
+    ) -> tuple[Any, Any]:
         """Mixes the steps, then transforms each of them."""
         h = self.before(x, self.attention_norm)
-        h, weights = self.attention(h, mask=mask, training=training)
+        h, weights = self.attention(h, mask=mask, training=training, distances=distances)
         return self._transform(x, h, training), weights
 
     def before(self, x: Any, norm: keras.layers.Layer) -> Any:
@@ -305,7 +318,12 @@ class TransformerBlock(keras.layers.Layer):
         return self.attention.step_shapes(length, hypotheses)
 
     def step(
-        self, x: Any, states: dict[str, Any], position: Any, ancestry: Any = None
+        self,
+        x: Any,
+        states: dict[str, Any],
+        position: Any,
+        ancestry: Any = None,
+        distances: Any = None,
     ) -> tuple[tuple[Any, Any], dict[str, Any]]:
         """Computes one step of a sequence; see `MultiHeadAttention.step`.
 
@@ -314,12 +332,13 @@ class TransformerBlock(keras.layers.Layer):
             states: ``key`` and ``value``, (B, heads, L, K * head width).
             position: Which step it is, counted from 0, (B,) int32.
             ancestry: (B, K, L) int32, or None for one hypothesis.
+            distances: (2 M + 1, heads), as in the call.
 
         Returns:
             The output (B, K, W) and the weights; and the states for the next step.
         """
         h = self.attention_norm(x) if self.norm == "pre" else x
-        (h, weights), states = self.attention.step(h, states, position, ancestry)
+        (h, weights), states = self.attention.step(h, states, position, ancestry, distances)
         return (self._transform(x, h, False), weights), states
 
     def _transform(self, x: Any, h: Any, training: bool | None) -> Any:
@@ -354,4 +373,5 @@ class TransformerBlock(keras.layers.Layer):
             "norm_kind": self.norm_kind,
             "bias": self.bias,
             "qk_norm": self.qk_norm,
+            "use_bias": self.use_bias,
         }

@@ -26,6 +26,7 @@ OPTIONS = (
     "norm_kind",
     "bias",
     "qk_norm",
+    "use_bias",
 )
 
 
@@ -52,6 +53,7 @@ class DecoderBlock(keras.layers.Layer):
         norm_kind: ``"layer"`` or ``"rms"``, what normalises. Default ``"layer"``.
         bias: Of the self-attention: ``"relative"``, ``"alibi"`` or None; see `MultiHeadAttention`.
         qk_norm: Whether the self-attention's queries and keys are normalised. Default False.
+        use_bias: Whether projections and dense layers add a learned vector. Default True.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -61,6 +63,8 @@ class DecoderBlock(keras.layers.Layer):
         mask: (B, S) bool, True at the real steps of the source, or None.
         target_mask: (B, T) bool, True at the real steps of the target, or (B, T, T); None: all.
             Padding behind the real steps is hidden from them in any case.
+        distances: (2 M + 1, heads), a bias of the self-attention that blocks share, from
+            `RelativeBiasTable`, or None.
 
     Returns:
         (B, T, W) and the weights of the attention to the source, (B, heads, T, S).
@@ -99,6 +103,7 @@ class DecoderBlock(keras.layers.Layer):
         norm_kind: str = "layer",
         bias: str | None = None,
         qk_norm: bool = False,
+        use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -117,6 +122,7 @@ class DecoderBlock(keras.layers.Layer):
             norm_kind=norm_kind,
             bias=bias,
             qk_norm=qk_norm,
+            use_bias=use_bias,
             dtype=self.dtype_policy,
             name="block",
         )
@@ -127,7 +133,12 @@ class DecoderBlock(keras.layers.Layer):
         block, policy = self.block, self.dtype_policy
         block.build(x_shape)
         self.cross_attention = CrossAttention(
-            block.heads, block.width, dropout=block.dropout, name="cross_attention", dtype=policy
+            block.heads,
+            block.width,
+            dropout=block.dropout,
+            use_bias=block.use_bias,
+            name="cross_attention",
+            dtype=policy,
         )
         self.cross_attention_norm = normalisation(block.norm_kind, "cross_attention_norm", policy)
         self.cross_attention.build(x_shape, key_shape, value_shape)
@@ -141,10 +152,12 @@ class DecoderBlock(keras.layers.Layer):
         mask: Any = None,
         target_mask: Any = None,
         training: bool | None = None,
+        distances: Any = None,
     ) -> tuple[Any, Any]:
         """Mixes the target's steps, looks at the source, then transforms each step."""
         h = self.block.before(x, self.block.attention_norm)
-        h, _ = self.block.attention(h, mask=target_mask, training=training)
+        attention = self.block.attention
+        h, _ = attention(h, mask=target_mask, training=training, distances=distances)
         return self._look(x, h, key, value, mask, training)
 
     def step_shapes(self, length: int, hypotheses: int = 1) -> dict[str, Shape]:
@@ -160,6 +173,7 @@ class DecoderBlock(keras.layers.Layer):
         value: Any,
         mask: Any = None,
         ancestry: Any = None,
+        distances: Any = None,
     ) -> tuple[tuple[Any, Any], dict[str, Any]]:
         """Computes one step of a target; see `MultiHeadAttention.step`.
 
@@ -171,13 +185,14 @@ class DecoderBlock(keras.layers.Layer):
             value: (B, kv heads, S, W / heads), the source's values.
             mask: (B, S) bool, the real steps of the source, or None.
             ancestry: (B, K, L) int32, or None for one hypothesis.
+            distances: (2 M + 1, heads), as in the call.
 
         Returns:
             The output (B, K, W) and the weights (B, heads, K, S); and the states for the next
             step.
         """
         h = self.block.before(x, self.block.attention_norm)
-        (h, _), states = self.block.attention.step(h, states, position, ancestry)
+        (h, _), states = self.block.attention.step(h, states, position, ancestry, distances)
         return self._look(x, h, key, value, mask, False), states
 
     def _look(

@@ -42,6 +42,8 @@ for _name, _target in {
     "seq2seq": "keras_seq.models.seq2seq:seq2seq",
     "seq2seq_attention": "keras_seq.models.seq2seq_attention:seq2seq_attention",
     "seq2seq_transformer": "keras_seq.models.seq2seq_transformer:seq2seq_transformer",
+    "conv_seq2seq": "keras_seq.models.conv_seq2seq:conv_seq2seq",
+    "t5": "keras_seq.models.t5:t5",
 }.items():
     architectures.add(_name, _target)
 

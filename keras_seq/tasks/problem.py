@@ -42,6 +42,7 @@ class Problem:
 
     task: str
     lower_is_better: bool = True  # of the primary score
+    batches: str = ""  # how large batches are, where it is not for --batch-size to say
 
     @property
     def title(self) -> str:
@@ -82,9 +83,35 @@ class Problem:
         """
         return ()
 
+    def training_form(self, model: keras.Model) -> keras.Model:
+        """Returns the form of a network that is trained; its weights are the network's own.
+
+        Args:
+            model: A network made by `build`.
+        """
+        return model
+
     def training(self) -> dict[str, Any]:
         """Returns loss, metrics and ``prepare_targets`` for `keras_seq.training.fit`."""
         raise NotImplementedError
+
+    @property
+    def monitors(self) -> dict[str, bool]:
+        """Scores beside the loss that --monitor can name: whether less of each is better.
+
+        Here it is the accuracy, where `training` measures it.
+        """
+        found = keras.tree.flatten(self.training().get("metrics") or {})
+        return {"accuracy": False} if any(_name(m) == "accuracy" for m in found) else {}
+
+    def evaluate(self, model: keras.Model, most: int) -> dict[str, float]:
+        """Scores a network at the end of an epoch: those of `monitors` that no metric measures.
+
+        Args:
+            model: A network made by `build`.
+            most: The most validation examples to score it on, the same ones each time.
+        """
+        return {}
 
     def data(self, part: str, model: keras.Model) -> Any:
         """Returns a part as `keras_seq.training.StepData`, with the inputs that a model has."""
@@ -216,6 +243,17 @@ class Problem:
         """Draws pictures of a network for TensorBoard, matplotlib figures by tag."""
         return {}
 
+    def texts(self, model: keras.Model) -> dict[str, str]:
+        """Shows what a network makes of validation examples, after each epoch, for TensorBoard.
+
+        Args:
+            model: A network made by `build`.
+
+        Returns:
+            Texts in markdown, by tag.
+        """
+        return {}
+
     def board_figures(self, predictions: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         """Draws the pictures of the leaderboard, by heading."""
         return {}
@@ -228,3 +266,7 @@ class Problem:
     def backtest(self, record: Mapping[str, Any], folds: int) -> Iterator[dict[str, float]]:
         """Yields the scores of trainings at rolling origins, where the task knows time."""
         raise UserError(f"a backtest needs time: the task {self.task} has none")
+
+
+def _name(metric: Any) -> str:
+    return metric if isinstance(metric, str) else str(getattr(metric, "name", ""))

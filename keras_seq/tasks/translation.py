@@ -43,6 +43,8 @@ class Translation(Task):
         sampling: Byte pairs: the share of merges left out at random in training; unigrams: how
             sharp the draw is. 0 draws nothing.
         max_tokens: Longer pairs are left out of training, and counted; a longer source is cut.
+        batch_tokens: The most padded tokens of a training batch, source and target together, in
+            place of ``--batch-size``; an epoch is then one pass. 0: batches of so many pairs.
         max_ratio: Training pairs of which a side is so many times as long as the other are left
             out; 0 keeps all.
         drop_leaks: Whether training pairs whose source is in another part are left out.
@@ -52,6 +54,8 @@ class Translation(Task):
         shared: Which embeddings are one: none, target (with the output layer) or all; empty takes
             all with a joint vocabulary.
         label_smoothing: The share of a target that is spread over all tokens.
+        scheduled_sampling: The share of the target's tokens that a decoder in training reads as it
+            would have written them itself; see `keras_seq.heads.scheduled_sampling`.
         beam: How many hypotheses a translation is chosen from; 1 is greedy.
         length_penalty: Of beam search, see `keras_seq.decoding.BeamOptions`.
         max_length: The most tokens of a translation.
@@ -83,6 +87,7 @@ class Translation(Task):
     lowercase: bool = option(False, "Put all text into lower case, references too.")
     sampling: float = option(0.0, "Cut words another way in each pass (BPE dropout; 0: no).")
     max_tokens: int = option(100, "Longer training pairs are left out (default 100).")
+    batch_tokens: int = option(0, "Padded tokens of a batch, both sides, not --batch-size pairs.")
     max_ratio: float = option(0.0, "Leave out pairs so unequal in length (default: keep).")
     drop_leaks: bool = option(False, "Leave out training pairs with a source of other parts.")
     embedding: int = option(256, "Features of a token (default 256).")
@@ -90,6 +95,7 @@ class Translation(Task):
     dropout: float = option(0.0, "On what the output layer reads.")
     shared: str = option("", "Embeddings that are one: none|target|all (default: all if joint).")
     label_smoothing: float = option(0.1, "Share of a target spread over all tokens (0.1).")
+    scheduled_sampling: float = option(0.0, "Share of tokens read as it would write them (0).")
     beam: int = option(5, "Hypotheses of beam search; 1: greedy (default 5).")
     length_penalty: float = option(1.0, "Of beam search; 0 prefers short ones (default 1).")
     max_length: int = option(64, "The most tokens of a translation (default 64).")
@@ -107,7 +113,9 @@ class Translation(Task):
                 )
         self.check_choice(tokenizer=TOKENIZERS, shared=("", "none", "target", "all"))
         self.check_least(vocabulary=6, max_tokens=2, embedding=1, beam=1, max_length=1)
+        self.check_least(batch_tokens=0)
         self.check_share("embedding_dropout", "dropout", "label_smoothing", "sampling")
+        self.check_share("scheduled_sampling")
         self.check_share("validation_fraction", "test_fraction", zero=False)
         for name in ("length_penalty", "max_ratio"):
             if not getattr(self, name) >= 0:

@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq import evaluation
+from keras_seq.callbacks import markdown_table
 from keras_seq.data import PairBatches, Pairs, TokenStore, filter_pairs, find_leaks, read_pairs
 from keras_seq.errors import UserError
-from keras_seq.heads import Tokens
+from keras_seq.heads import Tokens, scheduled_sampling, unscheduled
 from keras_seq.heads import Translation as Head
 from keras_seq.losses import MaskedCrossentropy
 from keras_seq.models import build
@@ -25,10 +26,12 @@ from keras_seq.tasks.problem import Problem, paired_record
 from keras_seq.tasks.translator import Translator
 
 if TYPE_CHECKING:
+    from keras_seq.export import Endpoint
     from keras_seq.tasks.translation import Translation
 
 PARTS = ("validation", "test")
-_SHOWN = 3  # validation sources whose alignments are drawn
+_DRAWN = 3  # validation sources whose alignments are drawn
+_WRITTEN = 5  # validation pairs that are shown with their translations
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class TranslationProblem(Problem):
                 SubwordSampler(t, dropout=options.sampling, alpha=options.sampling)
                 for t in self.tokenizers
             )
+        self._watching: Translator | None = None
+        self._notes += self._batch_notes()
 
     # ---- reading ------------------------------------------------------------------------------
 
@@ -166,7 +171,24 @@ class TranslationProblem(Problem):
                 )
         return found
 
+    def _batch_notes(self) -> list[str]:
+        """What batches by tokens come to; a number that is too small is refused here."""
+        if not self.options.batch_tokens:
+            return []
+        data = self.data("train", None)
+        count = data.steps_of_pass(1)
+        return [
+            f"a pass has {count:,} batches of up to {self.options.batch_tokens:,} tokens, "
+            f"{len(data) / count:.1f} pairs each"
+        ]
+
     # ---- what training needs ------------------------------------------------------------------
+
+    @property
+    def batches(self) -> str:  # type: ignore[override]
+        """How large batches are, where it is not for ``--batch-size`` to say."""
+        most = self.options.batch_tokens
+        return f"up to {most:,} tokens" if most else ""
 
     @cached_property
     def head(self) -> Head:
@@ -192,6 +214,15 @@ class TranslationProblem(Problem):
         inputs = {"source": (None,), "tokens": (None,)}
         return build(architecture, inputs=inputs, head=self.head, **options)
 
+    def training_form(self, model: keras.Model) -> keras.Model:
+        """Returns a network as it is trained: one that reads some of its own tokens, if asked.
+
+        Args:
+            model: A network made by `build`.
+        """
+        share = self.options.scheduled_sampling
+        return scheduled_sampling(model, share) if share else model
+
     def training(self) -> dict[str, Any]:
         """Returns the loss and how targets are paired with outputs, for `fit`."""
         return {
@@ -213,6 +244,7 @@ class TranslationProblem(Problem):
             source,
             target,
             rows=self.rows,
+            batch_tokens=self.options.batch_tokens or None,
             segment=self._segment if self.sampler else None,
         )
 
@@ -221,6 +253,41 @@ class TranslationProblem(Problem):
         pairs, draw = self.pairs["train"], {"seed": seed, "number": number}
         source, target = self.sampler or ()
         return source.store(pairs.source, **draw), target.store(pairs.target, **draw, side="target")
+
+    @property
+    def monitors(self) -> dict[str, bool]:
+        """Scores beside the loss that ``--monitor`` can name: whether less of each is better."""
+        return {"bleu": False}
+
+    def evaluate(self, model: keras.Model, most: int) -> dict[str, float]:
+        """Scores greedy translations of some validation sources.
+
+        Args:
+            model: A network made by `build`.
+            most: The most pairs; they are spread evenly over the part, and always the same.
+        """
+        rows = self._spread(most)
+        pairs = self.pairs["validation"]
+        found = self._greedy(model)([pairs.source[i] for i in rows])
+        counts = evaluation.sentence_statistics(
+            [best.text for (best,) in found], [pairs.target[i] for i in rows]
+        )
+        return {"bleu": evaluation.corpus_score(counts)}
+
+    def _greedy(self, model: keras.Model) -> Translator:
+        """A greedy translator: kept while a network is trained, as it takes seconds to trace.
+
+        It reads the weights when it is called.
+        """
+        model = unscheduled(model)
+        if self._watching is None or self._watching.model is not model:
+            self._watching = Translator(model, self.metadata(), beam=1, cut=True)
+        return self._watching
+
+    def _spread(self, most: int) -> np.ndarray:
+        """Rows of the validation part, evenly spread."""
+        count = len(self.pairs["validation"])
+        return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
     # ---- predictions and scores ---------------------------------------------------------------
 
@@ -239,8 +306,9 @@ class TranslationProblem(Problem):
 
     def _true_logs(self, model: keras.Model, part: str) -> np.ndarray:
         """(M,) log p of the tokens of the true targets."""
+        ids = tf.TensorSpec((None, None), tf.int32)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(input_signature=[{"source": ids, "tokens": ids}, ids])
         def true(x: Any, y: Any) -> Any:
             logits = tf.cast(model(x, training=False)["logits"], tf.float32)
             label = tf.maximum(y - 1, 0)
@@ -248,8 +316,8 @@ class TranslationProblem(Problem):
 
         found = []
         for x, y in self.data(part, model).batches(64):
-            x = {name: tf.constant(value) for name, value in x.items()}
-            found.append(true(x, tf.constant(y)).numpy()[y > 0])
+            x = {name: tf.constant(value, tf.int32) for name, value in x.items()}
+            found.append(true(x, tf.constant(y, tf.int32)).numpy()[y > 0])
         return np.concatenate(found)
 
     def scores(self, prediction: Prediction, part: str = "test") -> dict[str, float]:
@@ -374,6 +442,37 @@ class TranslationProblem(Problem):
 
         return score
 
+    def endpoints(self, model: keras.Model) -> tuple[Endpoint, ...]:
+        """Returns the signatures that translate texts, encode a source, and step on.
+
+        Args:
+            model: The deployable model.
+        """
+        from keras_seq.tasks.translation_export import translation_endpoints
+
+        network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+        texts = self.pairs["test"].source
+        chosen = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), 64)).astype(int))
+        return translation_endpoints(
+            network, self.tokenizers, self.metadata(), [texts[i] for i in chosen]
+        )
+
+    def side_files(self) -> dict[str, bytes]:
+        """Returns the tokenizers and the search for a device, beside the LiteRT file."""
+        from keras_seq.tasks.translation_export import device_files
+
+        found = device_files(self.tokenizers, self.metadata())
+        return {f"litert/{name}": content for name, content in found.items()}
+
+    def card(
+        self, record: Mapping[str, Any], baseline: Mapping[str, Any], command: str
+    ) -> dict[str, Any]:
+        """Returns what the model card says; see `Problem.card`."""
+        from keras_seq.tasks.translation_export import card_lines
+
+        found = super().card(record, baseline, command)
+        return {**found, "translating": card_lines(self.metadata())}
+
     def metadata(self) -> dict[str, Any]:
         """Returns what a use of the model needs; it travels inside the model file."""
         source, target = self.tokenizers
@@ -415,7 +514,8 @@ class TranslationProblem(Problem):
         """What the user should know about the data."""
         waste = self.data("train", None).waste()
         padding = f"padding is {waste:.0%} of the steps that are trained"
-        return (*self._notes, *self.tokenizers[0].report, padding)
+        latency = "latency is that of one pass over a pair of source and target, not of a search"
+        return (*self._notes, *self.tokenizers[0].report, padding, latency)
 
     # ---- looking ------------------------------------------------------------------------------
 
@@ -430,20 +530,38 @@ class TranslationProblem(Problem):
         """
         from keras_seq.figures import alignment_figure
 
-        translator = Translator(model, self.metadata(), beam=1, cut=True)
         found = {}
-        for number, (one, *_) in enumerate(translator(self._shown())):
+        sources = [self.pairs["validation"].source[i] for i in self._shown(_DRAWN)]
+        for number, (one, *_) in enumerate(self._greedy(model)(sources)):
             if one.alignment is not None and one.alignment.size:
                 found[f"alignment/{number}"] = alignment_figure(
                     one.source, one.target, one.alignment, title=one.text[:80]
                 )
         return found
 
-    def _shown(self) -> list[str]:
-        """Validation sources of different length, always the same."""
-        pairs = self.pairs["validation"]
-        order = sorted(range(len(pairs)), key=lambda i: (len(pairs.source[i]), i))
-        return [pairs.source[order[len(order) * n // 4]] for n in range(1, 1 + _SHOWN)]
+    def texts(self, model: keras.Model) -> dict[str, str]:
+        """Shows greedy translations of validation sources.
+
+        Args:
+            model: A network made by `build`.
+
+        Returns:
+            A table in markdown: source, reference, translation.
+        """
+        pairs, rows = self.pairs["validation"], self._shown(_WRITTEN)
+        found = self._greedy(model)([pairs.source[i] for i in rows])
+        lines = [
+            (pairs.source[i], pairs.target[i], best.text)
+            for i, (best,) in zip(rows, found, strict=True)
+        ]
+        return {"translations": markdown_table(("source", "reference", "translation"), lines)}
+
+    def _shown(self, count: int) -> list[int]:
+        """Rows of the validation part with sources of different length, always the same."""
+        lengths = [len(source) for source in self.pairs["validation"].source]
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+        places = [len(order) * n // (count + 1) for n in range(1, 1 + count)]
+        return [order[place] for place in dict.fromkeys(places)]
 
     def check_fits(self, model: keras.Model, what: Any) -> None:
         """Refuses a model with another vocabulary.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from keras_seq.tasks.text import pad
 if TYPE_CHECKING:
     import keras
 
+    from keras_seq.decoding import SearchModel
     from keras_seq.preprocessing import Tokenizer
 
 _TOGETHER = 64  # sources of like length that are searched together
@@ -39,11 +40,20 @@ class Translated:
     alignment: np.ndarray | None
 
 
+class Searchable(Protocol):
+    """An encoder-decoder that is no Keras model: an exported file."""
+
+    vocabulary: int
+
+    def search_model(self, *, hypotheses: int, length: int) -> SearchModel:
+        """Makes what a search goes on; see `keras_seq.decoding.search_model`."""
+
+
 class Translator:
     """A trained encoder-decoder with its tokenizers.
 
     Args:
-        model: A functional model from ``source`` and ``tokens`` to ``logits``.
+        model: A functional model from ``source`` and ``tokens`` to ``logits``, or an exported one.
         metadata: What was stored with it, see `TranslationProblem.metadata`.
         beam: Hypotheses of the search; None: as in training.
         length_penalty: Of the search; None: as in training.
@@ -56,7 +66,7 @@ class Translator:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: keras.Model | Searchable,
         metadata: dict[str, Any],
         *,
         beam: int | None = None,
@@ -80,7 +90,9 @@ class Translator:
         self.source_tokenizer: Tokenizer = Tokenizer.from_config(metadata["tokenizer"])
         target = metadata.get("target_tokenizer")
         self.target_tokenizer = Tokenizer.from_config(target) if target else self.source_tokenizer
-        size = model.output["logits"].shape[-1]
+        given: Any = model
+        exported = hasattr(model, "search_model")
+        size = given.vocabulary if exported else given.output["logits"].shape[-1]
         if size != self.target_tokenizer.size:
             raise UserError(
                 f"the model knows {size} tokens of the target, and the tokenizer beside it has "
@@ -91,7 +103,18 @@ class Translator:
     def _search(self) -> Any:
         from keras_seq.decoding import search_model
 
-        return search_model(self.model, hypotheses=self.beam, length=self.max_length)
+        how: Any = {"hypotheses": self.beam, "length": self.max_length}
+        if hasattr(self.model, "search_model"):
+            return self.model.search_model(**how)
+        return search_model(self.model, **how)
+
+    @property
+    def separator(self) -> str:
+        """What stands between the tokens of a translation where they are shown beside each other.
+
+        Characters and bytes stand side by side, words and pieces of them apart.
+        """
+        return "" if self.target_tokenizer.kind in ("characters", "bytes") else " "
 
     def __call__(self, texts: Sequence[str], *, best: int = 1) -> list[list[Translated]]:
         """Translates texts.

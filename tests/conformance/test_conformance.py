@@ -36,6 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "attention_rnn-causal": {"causal": True, "cell": "gru"},
     "transformer-causal": {"causal": True, "positions": "rotary", "glu": True},
     "transformer-post": {"norm": "post", "positions": "learned"},
+    "conv_seq2seq-wide": {"kernel_size": 4, "depth": 2, "positions": "sinusoidal"},
+    "t5-glu": {"glu": True, "depth": 2},
     "bag_of_words-counts": {"weights": "counts", "ngrams": 2, "depth": 2},
     "fasttext-embeddings": {"nb": False, "ngrams": 2},
 }
@@ -278,6 +280,17 @@ LAYERS: dict[str, dict[str, Any]] = {
         "causal": True,
         "export": False,
     },
+    **{
+        f"GatedConvolution-{form}": {
+            "layer": functools.partial(
+                layers.GatedConvolution, 6, 4, causal=form == "causal", dropout=0.1
+            ),
+            "inputs": random(3, T, 4),
+            "mask": MASK,
+            "causal": form == "causal",
+        }
+        for form in ("both", "causal")
+    },
     "HashedNGrams": {
         "layer": lambda: layers.HashedNGrams(20, 3, 30),
         "inputs": TOKENS,
@@ -347,6 +360,13 @@ LAYERS: dict[str, dict[str, Any]] = {
         "inputs": random(3, T, 4),
         "mask": MASK,
     },
+    "MultiStepAttention": {
+        # The mask here is the source's, which has no axis of T steps.
+        "layer": lambda: layers.MultiStepAttention(6),
+        "inputs": (random(3, T, 4), random(3, T, 6), random(3, 5, 6), random(3, 5, 2)),
+        "call_kwargs": {"mask": MASK[:, :5]},
+        "causal": True,
+    },
     "NaiveBayesScores": {
         "layer": lambda: layers.NaiveBayesScores(2, 20, buckets=30, dropout=0.2),
         "inputs": TOKENS,
@@ -388,6 +408,13 @@ LAYERS: dict[str, dict[str, Any]] = {
             "fixed_length": True,
         }
         for form in ("both", "causal")
+    },
+    "RelativeBiasTable": {
+        # One table for all rows and steps: there is no batch in what comes out.
+        "layer": lambda: layers.RelativeBiasTable(2, buckets=8, max_distance=6),
+        "inputs": random(3, T, 4),
+        "export": False,
+        "skip": ("rows",),
     },
     "ReverseNormalization": {
         "layer": layers.ReverseNormalization,

@@ -10,7 +10,15 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
-from keras_seq.layers import AlibiBias, RelativeBias, alibi_slopes, bucket_table
+from keras_seq.layers import (
+    AlibiBias,
+    MultiHeadAttention,
+    RelativeBias,
+    RelativeBiasTable,
+    alibi_slopes,
+    bucket_table,
+)
+from keras_seq.layers.relative_bias import shared_at, shared_between
 
 H = 3
 
@@ -129,6 +137,37 @@ def test_gradient_is_the_sum_over_the_pairs_of_a_bucket():
     assert_allclose(
         tf.convert_to_tensor(tape.gradient(loss, layer.table.value)), expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_shared_table_is_the_bias_of_a_layer(causal):
+    """Between all steps, at one position, and in attention and its steps."""
+    alone = relative(causal)
+    shared = RelativeBiasTable(H, buckets=8, max_distance=6, causal=causal)
+    shared.build()
+    shared.set_weights(alone.get_weights())
+    table = shared(np.zeros((2, 5, 4), "float32"))
+    assert table.shape == (13, H)
+    assert_array_equal(shared_between(table, 9, 11), alone.between(9, 11))
+    position = np.array([0, 8])
+    assert_array_equal(shared_at(table, position, 10), alone.at(position, 10))
+    if not causal:
+        return
+    x = np.random.default_rng(0).normal(size=(2, 9, 2 * H)).astype("float32")
+    plain, own = (MultiHeadAttention(H, causal=True, bias=bias) for bias in (None, "relative"))
+    wide = RelativeBiasTable(H, causal=True)  # as many buckets as attention's own
+    plain(x), own(x), wide(x)
+    own.set_weights([*plain.get_weights(), np.asarray(wide.table)])
+    wanted, weights = own(x)
+    found = plain(x, distances=wide(x))
+    assert_allclose(found[0], wanted, atol=1e-6)
+    assert_allclose(found[1], weights, atol=1e-6)
+    states = {name: np.zeros((2, H, 9, 2), "float32") for name in ("key", "value")}
+    for t in range(9):
+        (y, _), states = plain.step(
+            x[:, t : t + 1], states, np.full(2, t, "int32"), distances=wide(x)
+        )
+        assert_allclose(y[:, 0], wanted[:, t], atol=1e-6)
 
 
 @pytest.mark.parametrize("layer", [RelativeBias(2, buckets=8, causal=True), AlibiBias(5)])

@@ -88,6 +88,11 @@ def trained(problem) -> keras.Model:
     return train(problem)
 
 
+def test_the_accuracy_can_choose_the_best_epoch_where_it_is_measured(files, problem):
+    assert problem.monitors == {"accuracy": False}
+    assert make(files, crf=True).monitors == {}
+
+
 # ---- data ---------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.testing import assert_allclose
 
 from keras_seq import UserError
 from keras_seq.decoding import greedy_search, search_model, strip
+from keras_seq.evaluation import translation_scores
 from keras_seq.tasks.text import pad
 from keras_seq.tasks.translation import Translation
 from keras_seq.tasks.translation_problem import Prediction
@@ -134,9 +136,64 @@ def test_alignments_are_drawn(problem, model):
     found = problem.figures(model)
     assert set(found) <= {"alignment/0", "alignment/1", "alignment/2"} and found
     image = next(iter(found.values())).axes[0]
-    assert image.get_images()[0].get_array().shape[1] == len(problem._shown()[0]) or len(found) < 3
+    first = problem.pairs["validation"].source[problem._shown(3)[0]]
+    assert image.get_images()[0].get_array().shape[1] == len(first) or len(found) < 3
     plain = problem.build("seq2seq", **SMALL)
     assert problem.figures(plain) == {}
+
+
+def test_what_is_watched_is_of_the_weights_of_that_moment(problem, model):
+    """Greedy translations of fixed pairs: traced once, and read with the weights as they are."""
+    pairs = problem.pairs["validation"]
+    before = [w.numpy() for w in model.weights]
+    problem.figures(model), problem.texts(model), problem.evaluate(model, 70)
+    (search,) = problem._greedy(model)._search.traced.values()
+    count = search.experimental_get_tracing_count()
+    shown = []
+    for factor in (1.0, 0.3):
+        for weight, value in zip(model.weights, before, strict=True):
+            weight.assign(value * factor)
+        fresh = Translator(model, problem.metadata(), beam=1)
+        lines = problem.texts(model)["translations"].splitlines()
+        assert lines[0] == "| source | reference | translation |" and len(lines) == 7
+        for line in lines[2:]:
+            source, reference, translation = (
+                html.unescape(cell.strip()) for cell in line.strip("|").split("|")
+            )
+            row = pairs.source.index(source)
+            assert reference == pairs.target[row]
+            assert translation == " ".join(fresh([source])[0][0].text.split())
+        shown.append(lines)
+        rows = np.linspace(0, len(pairs) - 1, 70).astype(int)
+        texts = [found[0].text for found in fresh([pairs.source[i] for i in rows])]
+        wanted = translation_scores(texts, [pairs.target[i] for i in rows])["bleu"]
+        assert problem.evaluate(model, 70) == {"bleu": pytest.approx(wanted)}
+        problem.figures(model)
+    assert shown[0] != shown[1]
+    assert search.experimental_get_tracing_count() == count <= 2
+    for weight, value in zip(model.weights, before, strict=True):
+        weight.assign(value)
+    assert problem._spread(3).tolist() == [0, (len(pairs) - 1) // 2, len(pairs) - 1]
+    assert problem._spread(10**6).tolist() == list(range(len(pairs)))
+
+
+def test_batches_by_tokens():
+    options = {"data": "builtin:dates", "tokenizer": "characters"}
+    problem = Translation(**options, batch_tokens=2000).prepare()
+    data = problem.data("train", None)
+    batches = list(data.batches(64, seed=0, steps=data.steps_of_pass(64)))
+    sizes = [x["source"].size + x["tokens"].size for x, _ in batches]
+    assert max(sizes) <= 2000 and sum(sizes) > 0.8 * 2000 * len(sizes)
+    each = len(problem.rows) / len(batches)
+    assert sum(len(y) for _, y in batches) == len(problem.rows)
+    note = f"a pass has {len(batches)} batches of up to 2,000 tokens, {each:.1f} pairs each"
+    assert note in problem.notes
+    padding = 1 - sum((y > 0).sum() + (x["source"] > 0).sum() for x, y in batches) / sum(sizes)
+    assert f"padding is {padding:.0%} of the steps that are trained" in problem.notes
+    assert problem.batches == "up to 2,000 tokens"
+    assert problem.data("validation", None).batch_tokens is None
+    with pytest.raises(UserError, match="30 tokens are too few for a batch"):
+        Translation(**options, batch_tokens=30).prepare()
 
 
 def test_what_a_translator_refuses(problem, model):
@@ -204,6 +261,7 @@ def test_long_pairs_are_left_out_of_training_and_counted(tmp_path):
         ({"data": "a", "source": "b"}, "name the training pairs twice"),
         ({"data": "a", "beam": 0}, "--beam is 0: give at least 1"),
         ({"data": "a", "max_length": 0}, "--max-length is 0"),
+        ({"data": "a", "batch_tokens": -1}, "--batch-tokens is -1: give at least 0"),
         ({"data": "a", "tokenizer": "letters"}, "--tokenizer is 'letters'"),
         ({"data": "a", "tokenizer": "words", "sampling": 0.1}, "one way to cut"),
         ({"data": "a", "separate": True, "shared": "all"}, "needs one vocabulary"),
@@ -229,7 +287,13 @@ def test_only_encoder_decoders_are_for_it():
     from keras_seq.compare import expand, make_task
 
     task = make_task("translation", {"data": "builtin:dates"})
-    assert set(expand("all", task)) == {"seq2seq", "seq2seq_attention", "seq2seq_transformer"}
+    assert set(expand("all", task)) == {
+        "conv_seq2seq",
+        "seq2seq",
+        "seq2seq_attention",
+        "seq2seq_transformer",
+        "t5",
+    }
     with pytest.raises(UserError, match="gru cannot be trained under translation"):
         expand("gru", task)
     other = make_task("forecasting", {"data": "builtin:co2"})
