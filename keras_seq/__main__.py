@@ -394,7 +394,7 @@ def generate(
 
 @app.command()
 def translate(
-    run: Annotated[Path, typer.Argument(help="A run folder of the task translation.")],
+    run: Annotated[Path, typer.Argument(help="A run, an export, or a .keras file.")],
     data: Annotated[
         str, typer.Option(help="A file of texts, one a line (default: standard input).")
     ] = "-",
@@ -403,11 +403,19 @@ def translate(
     length_penalty: Annotated[float | None, typer.Option(help="Of the search.")] = None,
     max_length: Annotated[int | None, typer.Option(help="The most tokens of one.")] = None,
     cut: Annotated[bool, typer.Option(help="Cut what is too long for the model.")] = False,
+    sample: Annotated[bool, typer.Option(help="Draw by chance, do not search.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of --sample; below 1 bolder.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="--sample among so many tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="--sample among this share.")] = None,
+    seed: Annotated[int, typer.Option(help="Of --sample.")] = 0,
 ) -> None:
     """Translate texts, line by line."""
     from keras_seq.data import iter_lines
     from keras_seq.translating import open_translator
 
+    chance = {"--temperature": temperature != 1, "--top-k": top_k, "--top-p": top_p}
+    if not sample and (given := [name for name, value in chance.items() if value]):
+        raise UserError(f"{given[0]} is for draws by chance: give --sample too, or leave it out")
     _import_tensorflow()
     options = {"beam": beam, "length_penalty": length_penalty, "max_length": max_length}
     translator = open_translator(run, cut=cut, **options)
@@ -415,14 +423,20 @@ def translate(
         texts = [line.rstrip("\r\n") for line in sys.stdin]
     else:
         texts = list(iter_lines(Path(data)))
-    for found in translator(texts, best=best):
+    if sample:
+        translated = translator.sample(
+            texts, count=best, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
+    else:
+        translated = translator(texts, best=best)
+    for found in translated:
         for one in found:
             print(one.text if best == 1 else f"{one.score:.4f}\t{one.text}")
 
 
 @app.command()
 def align(
-    run: Annotated[Path, typer.Argument(help="A run folder of the task translation.")],
+    run: Annotated[Path, typer.Argument(help="A run, an export, or a .keras file.")],
     source: Annotated[str, typer.Option(help="The text to translate.")],
     html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
     beam: Annotated[int | None, typer.Option(help="Hypotheses (default: as trained).")] = None,

@@ -72,6 +72,19 @@ def test_translate_a_file_and_standard_input(board, monkeypatch):
     assert len(scores) == 6 and scores[0] >= scores[1]
 
 
+def test_translations_drawn_by_chance(board):
+    (board / "new.txt").write_text("a b a\n\nb b\n")
+    network = board / "runs" / "seq2seq_attention" / "0"
+    words = ["translate", network, "--data", board / "new.txt", "--sample", "--best", 4]
+    code, out, err = run(*words, "--seed", 1)
+    assert code == 0, err
+    assert run(*words, "--seed", 1)[1] == out != run(*words, "--seed", 2)[1]
+    assert len(out.splitlines()) == 12
+    greedy = run("translate", network, "--data", board / "new.txt", "--beam", 1)[1]
+    only = ["--sample", "--top-k", 1]
+    assert run("translate", network, "--data", board / "new.txt", *only)[1] == greedy
+
+
 def test_align_shows_a_table_and_writes_a_page(board):
     network = board / "runs" / "seq2seq_attention" / "0"
     code, out, err = run(
@@ -94,6 +107,9 @@ def test_align_shows_a_table_and_writes_a_page(board):
         (["--best", 3], "3 hypotheses of each source are wanted"),
         (["--length-penalty", -1], "length_penalty is -1"),
         (["--data", "missing.txt"], "missing.txt"),
+        (["--top-p", 0.5], "give --sample too"),
+        (["--sample", "--top-k", 0], "top_k is 0"),
+        (["--sample", "--best", 0], "0 translations of each text are wanted"),
     ],
 )
 def test_what_translate_refuses(board, words, message):

@@ -113,9 +113,7 @@ class _Follower:
             logits = keras.layers.Flatten(name="step_logits")(logits)
         found = {"logits": logits, **self.outputs}
         if self.alignments:
-            found["alignment"] = sum(self.alignments[1:], self.alignments[0]) / float(
-                len(self.alignments)
-            )
+            found["alignment"] = _Mean(name="mean_alignment")(self.alignments)
         given.pop("source", None)
         read = {name: x for name, x in self.memory.items() if name in self.read}
         inputs = {"tokens": self.tokens, "position": self.position, **states, **read, **given}
@@ -235,8 +233,19 @@ class _Follower:
 
     def _note_alignment(self, layer: Any, result: Any) -> None:
         if layer.name.startswith("alignment") and isinstance(result, (tuple, list)):
-            weights = result[1]  # (B, K, S) or (B, heads, K, S)
-            self.alignments.append(ops.mean(weights, 1) if len(weights.shape) == 4 else weights)
+            self.alignments.append(result[1])  # (B, K, S) or (B, heads, K, S)
+
+
+class _Mean(keras.layers.Layer):
+    """The mean of alignments over their heads and layers.
+
+    A layer with a name, for Keras numbers operations, and a number may be taken in the model that
+    is followed.
+    """
+
+    def call(self, alignments: list[Any]) -> Any:
+        parts = [ops.mean(x, 1) if len(x.shape) == 4 else x for x in alignments]
+        return sum(parts[1:], parts[0]) / float(len(parts))
 
 
 def _parameters(function: Any) -> Iterable[str]:

@@ -101,9 +101,16 @@ class Translator:
 
     @cached_property
     def _search(self) -> Any:
+        return self._search_model(self.beam)
+
+    @cached_property
+    def _single(self) -> Any:
+        return self._search if self.beam == 1 else self._search_model(1)
+
+    def _search_model(self, hypotheses: int) -> Any:
         from keras_seq.decoding import search_model
 
-        how: Any = {"hypotheses": self.beam, "length": self.max_length}
+        how: Any = {"hypotheses": hypotheses, "length": self.max_length}
         if hasattr(self.model, "search_model"):
             return self.model.search_model(**how)
         return search_model(self.model, **how)
@@ -140,6 +147,54 @@ class Translator:
             hypotheses = beam_search(self._search, source, options=self.options, best=best)
             for place, row in enumerate(rows):
                 found[row] = [self._read(hypotheses, place, n, ids[row]) for n in range(best)]
+        return found
+
+    def sample(
+        self,
+        texts: Sequence[str],
+        *,
+        count: int = 1,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> list[list[Translated]]:
+        """Draws translations, each token by its probability.
+
+        Args:
+            texts: As in a call.
+            count: How many are drawn for each text.
+            temperature: Below 1 bolder, above 1 wilder.
+            top_k: Draws among this many likeliest tokens; None: all.
+            top_p: Draws among the fewest likeliest tokens that have this share together; None: all.
+            seed: Of the draws; the same draws the same.
+
+        Returns:
+            N lists of so many translations as they were drawn, scored by their log-probability.
+
+        Raises:
+            UserError: If a text is too long and is not to be cut, or an option is out of range.
+        """
+        from keras_seq.decoding import sample_search
+
+        if count < 1:
+            raise UserError(f"{count} translations of each text are wanted: give at least 1")
+        ids = [self._encode(text, number) for number, text in enumerate(texts, 1)]
+        rows = [i for i, row in enumerate(ids) if len(row)]
+        found: list[list[Translated]] = [[_nothing()] * count for _ in texts]
+        if not rows:
+            return found
+        drawn = sample_search(
+            self._single,
+            pad([ids[i] for i in rows]),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            count=count,
+        )
+        for place, row in enumerate(rows):
+            found[row] = [self._read(drawn, place, n, ids[row]) for n in range(count)]
         return found
 
     def _encode(self, text: str, number: int) -> np.ndarray:
