@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--label-column", default="label")
     parser.add_argument("--max-tokens", type=int, default=400, help="longer texts are cut")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=0, help="0: 5, of synthetic reviews 12")
     parser.add_argument("--architectures", default="fasttext,text_cnn,lstm,transformer")
     parser.add_argument("--out", type=Path, default=Path("runs/sentiment"))
     return parser.parse_args()
@@ -60,6 +60,7 @@ def main() -> None:
     """The whole way: compare, read the table, explain one label, label a file."""
     options = arguments()
     data = options.data or imdb(Path("runs"))
+    synthetic = data == "builtin:reviews"
     result = keras_seq.compare(
         "classification",
         data=data,
@@ -69,7 +70,8 @@ def main() -> None:
         max_tokens=options.max_tokens,
         architectures=options.architectures,
         overrides={"lstm": {"bidirectional": True}} if "lstm" in options.architectures else {},
-        epochs=options.epochs,
+        epochs=options.epochs or (12 if synthetic else 5),
+        learning_rate=3e-3 if synthetic else 1e-3,
         out=options.out,
         resume=True,  # go on with what an earlier call left
     )
