@@ -41,23 +41,18 @@ OUT = Path(os.environ.get("KERAS_SEQ_OUT", "runs")) / "attention_tutorial"
 # ## 1. The pairs
 #
 # Dates as people write them, in four languages, and the same dates as ISO 8601: a translation that
-# can be checked to the letter. One date is short. To see what length does, we join one, two or
-# three dates into one source.
+# can be checked to the letter. One date is short. To see what length does, one, two or three of them
+# in turn are joined into one source (`--join 3` does that to any pairs).
 
 # %%
-from keras_seq.data import make_dates
+from keras_seq.data import join_pairs, make_dates
 
 OUT.mkdir(parents=True, exist_ok=True)
-made = make_dates(300 if FAST else 12_000, seed=1)
-rows, at, size = [], 0, 1
-while at + size <= len(made):
-    part = slice(at, at + size)
-    rows.append((" ; ".join(made.source[part]), " ".join(made.target[part]), size))
-    at, size = at + size, size % 3 + 1
-table = pd.DataFrame(rows, columns=["source", "target", "dates"])
+joined = join_pairs(make_dates(300 if FAST else 12_000, seed=1), 3)
+table = pd.DataFrame({"source": joined.source, "target": joined.target})
 pairs = OUT / "pairs.csv"
-table[["source", "target"]].to_csv(pairs, index=False)
-print(table.groupby("dates").first())
+table.to_csv(pairs, index=False)
+print(table.head(6).to_string())
 
 # %% [markdown]
 # ## 2. One vector, or attention
@@ -104,21 +99,16 @@ for sentence in board.verdict():
 # %%
 from keras_seq.translating import open_translator
 
-fresh = make_dates(30 if FAST else 600, seed=2)
+fresh = join_pairs(make_dates(30 if FAST else 600, seed=2), 3)
 found = {}
 for name in ("seq2seq", "seq2seq_attention"):
     translator = open_translator(OUT / "compared" / name / "0")
-    found[name] = {}
-    for size in (1, 2, 3):
-        starts = range(0, len(fresh) - size + 1, size)
-        sources = [" ; ".join(fresh.source[i : i + size]) for i in starts]
-        right = total = 0
-        for i, (best,) in zip(starts, translator(sources), strict=True):
-            said = best.text.split()
-            wanted = fresh.target[i : i + size]
-            right += sum(a == b for a, b in zip(said, wanted, strict=False))
-            total += size
-        found[name][f"{size} dates"] = right / total
+    right = {size: [] for size in (1, 2, 3)}
+    for (best,), target in zip(translator(fresh.source), fresh.target, strict=True):
+        wanted, said = target.split(), best.text.split()
+        same = sum(a == b for a, b in zip(said, wanted, strict=False))
+        right[len(wanted)].append(same / len(wanted))
+    found[name] = {f"{size} dates": sum(share) / len(share) for size, share in right.items()}
 print(pd.DataFrame(found).T.round(3))
 
 # %% [markdown]

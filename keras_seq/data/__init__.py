@@ -20,6 +20,7 @@ _HOMES = {
     "Pairs": "parallel",
     "filter_pairs": "parallel",
     "find_leaks": "parallel",
+    "join_pairs": "parallel",
     "read_pairs": "parallel",
     "SequenceBatches": "sequences",
     "SequenceTable": "sequences",

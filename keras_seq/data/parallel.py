@@ -12,7 +12,7 @@ from keras_seq.data.text import _rows, file_checksum, iter_lines
 from keras_seq.data.text_files import SUFFIXES, check_file, read_pieces, shorten
 from keras_seq.errors import UserError
 
-__all__ = ["Pairs", "filter_pairs", "find_leaks", "read_pairs"]
+__all__ = ["Pairs", "filter_pairs", "find_leaks", "join_pairs", "read_pairs"]
 
 _BUILTIN = {"dates": 10_000}
 _CHUNK = 10_000  # rows of a table that are read together
@@ -297,6 +297,46 @@ def find_leaks(pairs: Pairs, held_out: Mapping[str, Pairs], *, drop: bool = Fals
             said = _said(pairs, leaked, "kept", f"{why} too, whose scores they flatter")
             pairs = replace(pairs, notes=(*pairs.notes, said))
     return pairs
+
+
+def join_pairs(pairs: Pairs, most: int) -> Pairs:
+    """Joins neighbouring pairs into longer ones, to see what length does.
+
+    1, 2, ... `most` pairs in turn become one, with a blank between them, so that each of these
+    numbers occurs equally often; what is too few at the end is left out.
+
+    Args:
+        pairs: In the order of the file.
+        most: The most pairs in one; 1 changes nothing.
+
+    Returns:
+        The longer pairs, with a note.
+
+    Raises:
+        UserError: If `most` is below 1, or there are fewer pairs.
+
+    Example:
+        >>> joined = join_pairs(Pairs(["a", "b", "c", "d"], ["A", "B", "C", "D"]), 2)
+        >>> joined.source, joined.target
+        (['a', 'b c', 'd'], ['A', 'B C', 'D'])
+
+    Reference:
+        Bahdanau, Cho and Bengio 2015, Neural Machine Translation by Jointly Learning to Align and
+        Translate (scores by the length of the source).
+    """
+    if most < 1:
+        raise UserError(f"up to {most} pairs are to be joined: give at least 1")
+    if most == 1:
+        return pairs
+    source, target, start, count = [], [], 0, 1
+    while start + count <= len(pairs):
+        source.append(" ".join(pairs.source[start : start + count]))
+        target.append(" ".join(pairs.target[start : start + count]))
+        start, count = start + count, count % most + 1
+    if most > len(pairs):
+        raise UserError(f"up to {most} pairs are to be joined, and there are {len(pairs)}")
+    said = f"{len(pairs):,} pairs were joined, up to {most} in one, to {len(source):,}"
+    return replace(pairs, source=source, target=target, notes=(*pairs.notes, said))
 
 
 def _key(text: str) -> str:

@@ -48,6 +48,9 @@ class Translation(Task):
         max_ratio: Training pairs of which a side is so many times as long as the other are left
             out; 0 keeps all.
         drop_leaks: Whether training pairs whose source is in another part are left out.
+        join: Up to so many neighbouring pairs become one longer pair, see
+            `keras_seq.data.join_pairs`; 1 joins none.
+        join_test: The same for the test part, to see what length does; 0: as `join`.
         embedding: Features of a token.
         embedding_dropout: On them.
         dropout: On the states that the output layer reads.
@@ -90,6 +93,8 @@ class Translation(Task):
     batch_tokens: int = option(0, "Padded tokens of a batch, both sides, not --batch-size pairs.")
     max_ratio: float = option(0.0, "Leave out pairs so unequal in length (default: keep).")
     drop_leaks: bool = option(False, "Leave out training pairs with a source of other parts.")
+    join: int = option(1, "Join up to so many neighbouring pairs to one (default 1: none).")
+    join_test: int = option(0, "The same for the test part (default: as --join).")
     embedding: int = option(256, "Features of a token (default 256).")
     embedding_dropout: float = option(0.1, "On the features of a token (default 0.1).")
     dropout: float = option(0.0, "On what the output layer reads.")
@@ -113,7 +118,7 @@ class Translation(Task):
                 )
         self.check_choice(tokenizer=TOKENIZERS, shared=("", "none", "target", "all"))
         self.check_least(vocabulary=6, max_tokens=2, embedding=1, beam=1, max_length=1)
-        self.check_least(batch_tokens=0)
+        self.check_least(batch_tokens=0, join=1, join_test=0)
         self.check_share("embedding_dropout", "dropout", "label_smoothing", "sampling")
         self.check_share("scheduled_sampling")
         self.check_share("validation_fraction", "test_fraction", zero=False)

@@ -14,7 +14,15 @@ import tensorflow as tf
 
 from keras_seq import evaluation
 from keras_seq.callbacks import markdown_table
-from keras_seq.data import PairBatches, Pairs, TokenStore, filter_pairs, find_leaks, read_pairs
+from keras_seq.data import (
+    PairBatches,
+    Pairs,
+    TokenStore,
+    filter_pairs,
+    find_leaks,
+    join_pairs,
+    read_pairs,
+)
 from keras_seq.errors import UserError
 from keras_seq.heads import Tokens, scheduled_sampling, unscheduled
 from keras_seq.heads import Translation as Head
@@ -116,7 +124,10 @@ class TranslationProblem(Problem):
                 train, parts[part] = _split(train, share, seed=PARTS.index(part))
         train = filter_pairs(train, max_ratio=options.max_ratio or None)
         train = find_leaks(train, parts, drop=options.drop_leaks)
+        longest = {"train": options.join, "validation": options.join}
+        longest["test"] = options.join_test or options.join
         found = {"train": train, **{part: parts[part] for part in PARTS}}
+        found = {part: join_pairs(pairs, longest[part]) for part, pairs in found.items()}
         if options.lowercase:
             found = {
                 part: replace(

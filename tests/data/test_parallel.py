@@ -7,8 +7,10 @@ import json
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from keras_seq.data import Pairs, filter_pairs, find_leaks, read_pairs
+from keras_seq.data import Pairs, filter_pairs, find_leaks, join_pairs, read_pairs
 from keras_seq.errors import UserError
 
 SOURCE = ["A dog runs.", "Two cats, asleep", 'He says "yes".']
@@ -263,3 +265,23 @@ def test_multi30k(data_path):
     assert 28_800 < len(left) < 29_000
     theirs = {text.strip() for part in parts.values() for text in part.source}
     assert not theirs & {text.strip() for text in left.source}
+
+
+@given(count=st.integers(3, 40), most=st.integers(1, 3))
+def test_joined_pairs_are_the_pairs_in_order(count, most):
+    pairs = Pairs([f"s{i}" for i in range(count)], [f"t{i}" for i in range(count)])
+    joined = join_pairs(pairs, most)
+    for before, after, letter in (
+        (pairs.source, joined.source, "s"),
+        (pairs.target, joined.target, "t"),
+    ):
+        words = " ".join(after).split()
+        assert words == before[: len(words)] and len(before) - len(words) < most
+        assert [text.count(letter) for text in after] == [i % most + 1 for i in range(len(after))]
+
+
+def test_too_few_pairs_to_join():
+    with pytest.raises(UserError, match="up to 3 pairs are to be joined, and there are 2"):
+        join_pairs(Pairs(["a", "b"], ["A", "B"]), 3)
+    with pytest.raises(UserError, match="up to 0 pairs"):
+        join_pairs(Pairs(["a"], ["A"]), 0)
