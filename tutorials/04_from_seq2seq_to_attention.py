@@ -41,8 +41,8 @@ OUT = Path(os.environ.get("KERAS_SEQ_OUT", "runs")) / "attention_tutorial"
 # ## 1. The pairs
 #
 # Dates as people write them, in four languages, and the same dates as ISO 8601: a translation that
-# can be checked to the letter. One date is short. To see what length does, one, two or three of them
-# in turn are joined into one source (`--join 3` does that to any pairs).
+# can be checked to the letter. One date is short. To see what length does, one, two or three of
+# them in turn are joined into one source (`--join 3` does that to any pairs).
 
 # %%
 from keras_seq.data import join_pairs, make_dates
