@@ -1032,6 +1032,10 @@ class Comparison:
 
     def _write(self, final: bool = False) -> None:
         figures = self._figures() if final else None
+        if figures and "tensorboard" in self.track:
+            from keras_seq.callbacks import write_figures
+
+            write_figures(self.out, figures)
         self.leaderboard.write(self.out, figures=figures)
 
     def _figures(self) -> dict[str, Any]:

@@ -14,8 +14,14 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from keras_seq.callbacks import TensorBoard, log_scores, markdown_table, write_experiment
-from keras_seq.callbacks.events import drop, own_files, read
+from keras_seq.callbacks import (
+    TensorBoard,
+    log_scores,
+    markdown_table,
+    write_experiment,
+    write_figures,
+)
+from keras_seq.callbacks.events import drop, own_files, read, tags
 from keras_seq.callbacks.gradients import GradientNorms, trainable_layers
 
 X = np.random.default_rng(0).normal(size=(32, 6, 2)).astype("float32")
@@ -396,3 +402,20 @@ def test_experiment_names_its_columns(tmp_path):
     }
     assert found.experiment.hparam_infos[3].type == api_pb2.DATA_TYPE_FLOAT64
     assert [info.name.tag for info in found.experiment.metric_infos] == ["score/mse"]
+
+
+def test_pictures_of_a_comparison_replace_earlier_ones(tmp_path):
+    write_experiment(tmp_path, {"architecture": str}, ["mse"])
+    picture = np.zeros((4, 6, 3), np.uint8)
+    write_figures(tmp_path, {"old": picture})
+    write_figures(tmp_path, {"loss": picture, "BLEU by length": picture + 255})
+    found = {}
+    for path in own_files(tmp_path):
+        for event in read(path):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "images":
+                    found[value.tag] = tf.io.decode_png(value.tensor.string_val[2]).numpy()
+    assert set(found) == {"comparison/loss", "comparison/BLEU by length"}
+    assert found["comparison/BLEU by length"].shape == (4, 6, 3)
+    assert found["comparison/BLEU by length"].min() == 255
+    assert "_hparams_/experiment" in tags(tmp_path)

@@ -170,6 +170,8 @@ def test_what_training_translation_needs(board):
     assert curve(folder / "validation", "epoch_bleu") == pytest.approx(history.val_bleu.tolist())
     texts = events(folder).Tensors("translations")
     assert [event.step for event in texts] == [0, 1, 2]
+    shown = events(out).Tags()["tensors"]
+    assert "comparison/BLEU by length of the source" in shown
     # The recipe says all of it.
     recipe = read_recipe(out / "recipe.toml")
     assert (

@@ -16,6 +16,8 @@ from keras_seq.callbacks.events import GRAPH, drop, open_writer, tags, writing
 from keras_seq.callbacks.gradients import GradientNorms, undisturbed
 from keras_seq.callbacks.scores import CARD, log_scores, write_session_start
 
+COMPARISON = "comparison/"
+
 Figures = Callable[[keras.Model], Mapping[str, Any]]
 Texts = Callable[[keras.Model], Mapping[str, str]]
 
@@ -243,6 +245,28 @@ class TensorBoard(keras.callbacks.Callback):
         for writer in self._writers.values():
             writer.close()
         self._writers = {}
+
+
+def write_figures(folder: str | Path, figures: Mapping[str, Any]) -> None:
+    """Writes pictures of a whole comparison, beside those of its runs.
+
+    Args:
+        folder: Folder of the comparison, the one that `tensorboard --logdir` is given.
+        figures: Name to a matplotlib figure or an image, as `TensorBoard(figures=...)` gives them;
+            each becomes ``comparison/<name>``. Those of an earlier call are taken out.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_seq.figures import learning_curves_figure
+        >>> write_figures(tempfile.mkdtemp(), {"loss": learning_curves_figure({"lstm": [2, 1]})})
+    """
+    folder = Path(folder)
+    drop(folder, lambda step, tag: tag.startswith(COMPARISON))
+    writer = open_writer(folder)
+    with writing(writer):
+        for name, picture in figures.items():
+            tf.summary.image(COMPARISON + name, _pixels(name, picture)[None], step=0)
+    writer.close()
 
 
 def _number(value: Any) -> float:
