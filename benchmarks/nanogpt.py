@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import Side, blocks, report
+from sides import Side, blocks, keras_turns, report
 
 LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 4, 4, 128, 64, 12
 WANTED_LOSS, WANTED_RATIO = 1.85, 1.0
@@ -50,19 +50,6 @@ def train_keras(data: str, steps: int, rounds: int, architecture: str) -> None:
     if architecture != "gpt":
         shape = {"width": WIDTH, "depth": 2}
     model = problem.build(architecture, **shape)
-    told = blocks()
-
-    class Turns(keras.callbacks.Callback):
-        """Waits for its turn before each block."""
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            next(told)
-            self.began = time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if batch == steps - 1:
-                report(time.perf_counter() - self.began)
-
     report("ready", model.count_params())
     fit(
         model,
@@ -74,7 +61,7 @@ def train_keras(data: str, steps: int, rounds: int, architecture: str) -> None:
         averaging=0.99,
         patience=None,
         jit_compile=architecture == "gpt",
-        callbacks=[Turns()],
+        callbacks=[keras_turns(steps)],
         **problem.training(),
     )
     report(problem.scores(problem.predict(model), "validation")["cross_entropy"])

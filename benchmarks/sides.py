@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,30 @@ def blocks() -> Iterator[None]:
 def report(*values: Any) -> None:
     """Answers the process that started this one."""
     print("RESULT", *values, flush=True)
+
+
+def keras_turns(steps: int) -> Any:
+    """Returns a callback that waits for ``go`` before each epoch, and answers its seconds.
+
+    Args:
+        steps: Of an epoch; what comes after the last one does not count.
+    """
+    import keras
+
+    told = blocks()
+
+    class Turns(keras.callbacks.Callback):
+        """Waits for its turn before each block."""
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            next(told)
+            self.began = time.perf_counter()
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == steps - 1:
+                report(time.perf_counter() - self.began)
+
+    return Turns()
 
 
 class Side:

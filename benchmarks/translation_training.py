@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import Side, blocks, report
+from sides import Side, blocks, keras_turns, report
 
 BATCH, STEPS, WIDTH, HEADS, HIDDEN, VOCABULARY, DEPTH = 64, 32, 256, 4, 1024, 8000, 3
 DROPOUT, SMOOTHING = 0.1, 0.1
@@ -63,19 +63,6 @@ def train_keras(steps: int, rounds: int, compiled: bool) -> None:
     )
     source, target = pairs(steps * BATCH)
     before = np.concatenate([np.full((len(target), 1), 2, "int32"), target[:, :-1]], axis=1)
-    told = blocks()
-
-    class Turns(keras.callbacks.Callback):
-        """Waits for its turn before each block."""
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            next(told)
-            self.began = time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if batch == steps - 1:
-                report(time.perf_counter() - self.began)
-
     report("ready", model.count_params())
     fit(
         model,
@@ -86,7 +73,7 @@ def train_keras(steps: int, rounds: int, compiled: bool) -> None:
         averaging=0.99,
         patience=None,
         jit_compile=compiled,
-        callbacks=[Turns()],
+        callbacks=[keras_turns(steps)],
     )
 
 
