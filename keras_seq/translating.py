@@ -11,13 +11,10 @@ import numpy as np
 
 from keras_seq.errors import UserError
 from keras_seq.runs import find_model
-from keras_seq.tasks.translator import Translator
+from keras_seq.tasks.translator import ENCODE, STEP, Translator
 
 if TYPE_CHECKING:
     from keras_seq.decoding import SearchModel
-
-#: The signatures of an exported encoder-decoder that a search goes on.
-ENCODE, STEP = "encode", "decode_step"
 
 
 def open_translator(run: str | Path, **options: Any) -> Translator:

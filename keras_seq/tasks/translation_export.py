@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq.tasks.text import json_bytes, pad
+from keras_seq.tasks.translator import ENCODE, STEP, TRANSLATE
 
 if TYPE_CHECKING:
     import keras
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from keras_seq.decoding import Hypotheses, SearchModel
     from keras_seq.export import Endpoint
     from keras_seq.preprocessing import Tokenizer
-
-#: The signatures of an exported encoder-decoder.
-TRANSLATE, ENCODE, STEP = "translate", "encode", "decode_step"
 
 _STEPPED = ("saved_model", "litert", "litert_float16", "litert_dynamic")
 _TEXTS = 24  # that prove `translate`

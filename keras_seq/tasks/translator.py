@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from keras_seq.decoding import SearchModel
     from keras_seq.preprocessing import Tokenizer
 
+#: The signatures of an exported encoder-decoder; a search goes on the last two.
+TRANSLATE, ENCODE, STEP = "translate", "encode", "decode_step"
+
 _TOGETHER = 64  # sources of like length that are searched together
 
 
