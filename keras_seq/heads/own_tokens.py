@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from keras_seq.errors import UserError
+from keras_seq.preprocessing.device_tokenizer import END, MASK, PADDING, START
 
 # Padding, start, end, mask: none of them stands inside of what a search has written so far.
-NEVER = (0, 2, 3, 4)
+NEVER = (PADDING, START, END, MASK)
 
 
 def scheduled_sampling(
