@@ -214,13 +214,25 @@ def test_images_show_a_forecast_of_both_runs(browser, address):
     keep(browser, "images")
 
 
+def rows_of_table(browser) -> str:
+    """All that is seen from the heading of the table of trials on, in one line."""
+    found = texts(browser, "Trial ID")
+    return " ".join(found[found.index("Trial ID") :])
+
+
 def test_table_of_options_and_scores_compares_architectures(browser, address):
     show(browser, address, "hparams")
-    found = texts(browser, "architecture", "parameters", "lstm", "linear", "naive", "mse", "mae")
+    texts(browser, "architecture", "parameters", "lstm", "linear", "naive", "mse", "mae")
     # lstm 0.25, linear 0.125, naive 2: as the table writes them, in the row of each.
-    table = " ".join(found[found.index("Trial ID") :])
-    for name, score in (("lstm", "0.25000"), ("linear", "0.12500"), ("naive", "2.0000")):
-        assert re.search(rf" {name} [\d.]+ {re.escape(score)} ", table), table
+    rows = [
+        rf" {name} [\d.]+ {re.escape(score)} "
+        for name, score in (("lstm", "0.25000"), ("linear", "0.12500"), ("naive", "2.0000"))
+    ]
+    # The names stand in the filters beside the table before it has rows: wait for these too.
+    until = time.monotonic() + WAIT
+    while not all(re.search(row, rows_of_table(browser)) for row in rows):
+        assert time.monotonic() < until, rows_of_table(browser)
+        time.sleep(0.5)
     keep(browser, "hparams_table")
     click(browser, "Parallel Coordinates View")
     until = time.monotonic() + WAIT
