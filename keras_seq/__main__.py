@@ -32,7 +32,7 @@ app.add_typer(compare_app, name="compare")
 app.add_typer(train_app, name="train")
 
 # How a comparison is made, whatever the task: name -> (type, help). Unset options keep the
-# defaults of `keras_seq.compare.Recipe`, or what --recipe says.
+# defaults of `keras_seq.recipe.Recipe`, or what --recipe says.
 _SHARED: dict[str, tuple[Any, str]] = {
     "parameters": (int, "Parameter budget that widths are solved for; 0: each its own width."),
     "epochs": (int, "The most epochs of a training."),
@@ -152,14 +152,8 @@ def _make_compare(name: str, task: Any, *, single: bool) -> Callable[..., None]:
     def command(**values: Any) -> None:
         from rich.console import Console
 
-        from keras_seq.compare import (
-            Comparison,
-            Recipe,
-            expand,
-            make_task,
-            read_recipe,
-            with_defaults,
-        )
+        from keras_seq.compare import Comparison
+        from keras_seq.recipe import Recipe, expand, make_task, read_recipe, with_defaults
 
         _import_tensorflow()
         recipe = read_recipe(values["recipe"]) if values.get("recipe") else {}

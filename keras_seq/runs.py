@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tomlkit
 
-from keras_seq.compare import inner_model, read_recipe
+from keras_seq.compare import inner_model
 from keras_seq.errors import UserError
+from keras_seq.recipe import read_recipe
 from keras_seq.registry import tasks
 
 if TYPE_CHECKING:

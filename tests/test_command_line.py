@@ -227,7 +227,7 @@ def test_help_shows_the_defaults_that_are_used(capsys):
     from dataclasses import fields
 
     from keras_seq.__main__ import _USUAL
-    from keras_seq.compare import Recipe
+    from keras_seq.recipe import Recipe
     from keras_seq.registry import tasks
 
     usual = {field.name: field.default for field in fields(Recipe)}

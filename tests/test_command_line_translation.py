@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_seq.__main__ import main
-from keras_seq.compare import read_recipe
+from keras_seq.recipe import read_recipe
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -203,6 +203,63 @@ def events(folder: Path) -> EventAccumulator:
 
 def curve(folder: Path, tag: str) -> list[float]:
     return [float(tf.make_ndarray(e.tensor_proto)) for e in events(folder).Tensors(tag)]
+
+
+SMALL = [
+    "--tokenizer", "words", "--embedding", 16, "--set", "width=16", "--set", "depth=1",
+    "--set", "heads=2", "--epochs", 1, "--steps-per-epoch", 2, "--track", "none",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_pretraining_and_a_translation_that_begins_with_it(board):
+    sides = ["--source", board / "source.txt", "--target", board / "target.txt"]
+    texts = ["--data", board / "source.txt", "--data", board / "target.txt"]
+    denoise = [
+        "train", "language_model", "t5", "--objective", "denoise", *texts, *SMALL, "--context", 8,
+        "--export", "keras", "--out", board / "pretrained",
+    ]  # fmt: skip
+    code, text, err = run(*denoise)
+    assert code == 0, err
+    assert "ids at the end of the vocabulary that mark hidden spans: 1" in " ".join(text.split())
+    rows = json.loads((board / "pretrained" / "leaderboard.json").read_text())["rows"]
+    assert {row["architecture"] for row in rows} == {"t5", "uniform", "unigram", "n_gram"}
+    assert all(set(row["scores"]) == {"cross_entropy", "perplexity"} for row in rows)
+    scores = {row["architecture"]: row["scores"] for row in rows}
+    code, text, err = run(*denoise, "--resume")
+    assert code == 0, err
+    again = json.loads((board / "pretrained" / "leaderboard.json").read_text())["rows"]
+    for row in again:  # the model file says what the network said
+        assert row["scores"] == pytest.approx(scores[row["architecture"]], rel=1e-5)
+    network = board / "pretrained" / "t5" / "0"
+    code, text, err = run(
+        "train", "translation", "t5", *sides, *SMALL, "--max-length", 10, "--beam", 1, "--export",
+        "none", "--init", network, "--out", board / "tuned",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "begins with the weights of" in text and "anew" not in text
+    assert read_recipe(board / "tuned" / "recipe.toml")["options"]["init"] == str(network)
+    told = json.loads((board / "tuned" / "leaderboard.json").read_text())
+    assert told["metadata"]["init"] == str(network)
+    for words, message in (
+        (["generate", network, "--prompt", "a"], "fill gaps (--objective denoise)"),
+        (["translate", network, "--data", board / "source.txt"], "task language_model"),
+        (["train", "language_model", "t5", *texts], "which is for --objective denoise"),
+        (["train", "language_model", "gpt", "--objective", "denoise", *texts], "has no decoder"),
+        ([*denoise[:-1], board / "x", "--stride", 2], "--stride does not go with --objective"),
+        (["train", "translation", "t5", *sides, "--init", "no"], "--init is no: there is no"),
+        (
+            ["train", "translation", "t5", *sides, "--init", network, "--separate"],
+            "one tokenizer for both sides: leave --separate out",
+        ),
+    ):
+        if words[0] == "train" and "--out" not in words:
+            words += ["--out", board / "x"]
+        code, text, err = run(*words)
+        assert code == 2 and text == "", words
+        (line,) = [line for line in err.splitlines() if line.strip()]
+        assert message in line
+        assert not (board / "x").exists()
 
 
 DATES = ["--data", "builtin:dates"]

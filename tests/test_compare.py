@@ -14,16 +14,9 @@ import tomlkit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_seq
-from keras_seq.compare import (
-    Comparison,
-    Recipe,
-    expand,
-    folder_name,
-    make_task,
-    read_recipe,
-    with_defaults,
-)
+from keras_seq.compare import Comparison, folder_name
 from keras_seq.errors import UserError
+from keras_seq.recipe import Recipe, expand, make_task, read_recipe, with_defaults
 from keras_seq.runs import evaluate_run, export_run, predict_file
 
 # One worker makes the comparison, once.

@@ -41,6 +41,7 @@ RANKS = {
     "export": 3,
     "training": 3,
     "compare": 4,
+    "recipe": 4,
     "runs": 4,
     "explain": 4,
     "generation": 4,

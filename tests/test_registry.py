@@ -104,4 +104,4 @@ def test_both_spellings_of_compare_and_export():
 
     assert callable(keras_seq.compare)
     assert callable(keras_seq.export)
-    assert keras_seq.compare.Recipe.__name__ == "Recipe"
+    assert keras_seq.compare.Comparison.__name__ == "Comparison"

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_seq.decoding.follow import follow
 from keras_seq.errors import UserError
+from keras_seq.heads.translation import check_encoder_decoder
 from keras_seq.preprocessing.device_tokenizer import END, START
 
 Tensors = dict[str, Any]
@@ -83,12 +84,7 @@ def search_model(
         raise UserError(f"the beam is {hypotheses}: give at least 1")
     if length < 1:
         raise UserError(f"the most tokens of a target is {length}: give at least 1")
-    given = getattr(model, "input", None)
-    if not isinstance(given, dict) or not {"source", "tokens"} <= set(given):
-        raise UserError(
-            "a search needs an encoder-decoder with the inputs 'source' and 'tokens', as the head "
-            "keras_seq.heads.Translation makes it"
-        )
+    check_encoder_decoder(model, "a search")
     parts = follow(model, length, hypotheses, in_place=in_place)
     encode: Any = parts.encode
     one = parts.step

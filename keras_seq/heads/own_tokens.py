@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_seq.errors import UserError
+from keras_seq.heads.translation import check_encoder_decoder
 from keras_seq.preprocessing.device_tokenizer import END, MASK, PADDING, START
 
 # Padding, start, end, mask: none of them stands inside of what a search has written so far.
@@ -59,13 +60,10 @@ def scheduled_sampling(
     """
     if not 0 <= share <= 1:
         raise UserError(f"the share of scheduled sampling is {share}: give 0 to 1, such as 0.25")
-    given = getattr(model, "input", None)
-    if not isinstance(given, dict) or not {"source", "tokens"} <= set(given):
-        raise UserError(
-            "scheduled sampling needs an encoder-decoder with the inputs 'source' and 'tokens', as "
-            "the head keras_seq.heads.Translation makes it"
-        )
-    inputs = {name: keras.Input(x.shape[1:], name=name, dtype=x.dtype) for name, x in given.items()}
+    check_encoder_decoder(model, "scheduled sampling")
+    inputs = {
+        name: keras.Input(x.shape[1:], name=name, dtype=x.dtype) for name, x in model.input.items()
+    }
     mixed = OwnTokens(model, share, never=never, seed=seed, name="own_tokens")(inputs)
     return keras.Model(inputs, model({**inputs, "tokens": mixed}), name=f"{model.name}_scheduled")
 

@@ -107,6 +107,31 @@ class Translation:
         return x, ops.not_equal(ids, 0)
 
 
+def check_encoder_decoder(model: Any, what: str) -> None:
+    """Refuses a model that does not have the inputs which this head gives one.
+
+    Args:
+        model: A functional model.
+        what: Who needs them, for the message.
+
+    Raises:
+        UserError: If they are not among its inputs.
+
+    Example:
+        >>> import keras
+        >>> check_encoder_decoder(keras.Sequential([keras.Input((3,))]), "a search")
+        Traceback (most recent call last):
+        ...
+        keras_seq.errors.UserError: a search needs an encoder-decoder with the inputs 'source' ...
+    """
+    given = getattr(model, "input", None)
+    if not isinstance(given, dict) or not {"source", "tokens"} <= set(given):
+        raise UserError(
+            f"{what} needs an encoder-decoder with the inputs 'source' and 'tokens', as the head "
+            "keras_seq.heads.Translation makes it"
+        )
+
+
 def _embedding(tokens: Tokens, name: str) -> keras.layers.ReversibleEmbedding:
     return keras.layers.ReversibleEmbedding(
         tokens.vocabulary,

@@ -44,6 +44,9 @@ def t5(
     The layers ``alignment_{i}`` return the weights over the source, (B, heads, T, S), as second
     output, ``attention_block_{i}`` those of the encoder.
 
+    What is pretrained by the task ``language_model`` with the objective ``denoise`` goes into a
+    translation with ``--init RUN``.
+
     Two numbers stand elsewhere than in the paper's code, to the same effect at the start: scores
     are divided by the square root of the head width here (there the first weights are so much
     smaller), and embeddings are multiplied by the square root of their width by the head (there

@@ -7,6 +7,7 @@ from keras_seq.lazy import lazy_names
 _HOMES = {
     "DeviceTokenizer": "device_tokenizer",
     "GivenWords": "device_words",
+    "GraphDetokenizer": "graph_detokenizer",
     "GraphTokenizer": "graph_tokenizer",
     "KINDS": "device_tokenizer",
     "SubwordSampler": "subword_sampling",

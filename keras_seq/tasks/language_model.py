@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from keras_seq.models import Architecture
     from keras_seq.tasks.language_model_problem import LanguageModelProblem
 
-OBJECTIVES = ("next", "masked")
+OBJECTIVES = ("next", "masked", "denoise")
+# Options of texts of which every token is scored, or of another output layer.
+_NOT_DENOISED = ("stride", "score_context", "variational")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class LanguageModel(Task):
         test_fraction: Part of the characters of `data`, behind the validation part.
         text_column: Column of the text in a table; repeat it to join several.
         objective: ``next`` predicts the next token at every step (generation); ``masked`` predicts
-            hidden tokens from both sides (pretraining for classification and tagging).
+            hidden tokens from both sides (pretraining for classification and tagging); ``denoise``
+            writes hidden spans with an encoder-decoder (T5's pretraining, for translation).
         tokenizer: words, characters, bytes, word_pieces, byte_pairs or unigrams.
         vocabulary: The most ids.
         lowercase: Whether letters are made small.
@@ -49,7 +52,8 @@ class LanguageModel(Task):
             architectures can use more than they were trained on.
         stateful: Whether recurrent architectures carry their states from batch to batch, in
             training and over the whole of the scored text; others are trained as without it.
-        masked_share: Part of the tokens that ``masked`` hides.
+        masked_share: Part of the tokens that ``masked`` and ``denoise`` hide.
+        masked_span: Tokens of a span that ``denoise`` hides, on average.
         embedding: Features of an embedded token.
         tied: Whether the output layer is the embedding, turned round.
         embedding_dropout: On the embedded features, the same at all steps.
@@ -62,10 +66,11 @@ class LanguageModel(Task):
         >>> LanguageModel(data="a.txt", objective="left")
         Traceback (most recent call last):
         ...
-        keras_seq.errors.UserError: --objective is 'left': choose one of next, masked
+        keras_seq.errors.UserError: --objective is 'left': choose one of next, masked, denoise
     """
 
     name: ClassVar[str] = "language_model"
+    pairs: ClassVar[bool] = True  # of the objective denoise; `accepts` refuses them for others
     defaults: ClassVar[dict[str, Any]] = {"epochs": 10, "ensemble": False}
 
     data: tuple[str, ...] = option((), "Training text (.txt, .gz, or a table); repeat it.")
@@ -74,7 +79,7 @@ class LanguageModel(Task):
     validation_fraction: float = option(0.1, "Part of the training text (default 0.1).")
     test_fraction: float = option(0.0, "Part of the training text, at its end (default 0).")
     text_column: tuple[str, ...] = option(("text",), "Column of the text in a table.")
-    objective: str = option("next", "next (generation) or masked (pretraining).")
+    objective: str = option("next", "next (generation), masked or denoise (pretraining).")
     tokenizer: str = option("characters", "words|characters|bytes|word_pieces|byte_pairs|unigrams.")
     vocabulary: int = option(30_000, "The most ids (default 30000).")
     lowercase: bool = option(False, "Make letters small.")
@@ -83,7 +88,8 @@ class LanguageModel(Task):
     stride: int = option(0, "Steps between scored windows (default: the context).")
     score_context: int = option(0, "Steps of a scored window (default: the context).")
     stateful: bool = option(False, "Recurrent networks carry states from batch to batch.")
-    masked_share: float = option(0.15, "Part of the tokens that masked hides (default 0.15).")
+    masked_share: float = option(0.15, "Part of the tokens that masked, denoise hide (0.15).")
+    masked_span: float = option(3.0, "Tokens of a span that denoise hides, on average (3).")
     embedding: int = option(128, "Features of an embedded token (default 128).")
     tied: bool = option(True, "The output layer is the embedding, turned round.")
     embedding_dropout: float = option(0.0, "On embedded features, the same at all steps.")
@@ -117,12 +123,27 @@ class LanguageModel(Task):
         self.check_share("validation_fraction", "test_fraction", "embedding_dropout", "dropout")
         if not 0 < self.masked_share < 1:
             raise UserError(f"--masked-share is {self.masked_share}: give 0 to 1, such as 0.15")
+        if not self.masked_span >= 1:
+            raise UserError(f"--masked-span is {self.masked_span}: give at least 1, such as 3")
+        if self.objective == "denoise":
+            self._check_denoise()
         if not self.validation and not self.validation_fraction:
             raise UserError("there is no validation text: give --validation or a fraction")
         if self.validation_fraction + self.test_fraction >= 1:
             raise UserError(
                 "--validation-fraction and --test-fraction leave nothing to train on: give less"
             )
+
+    def _check_denoise(self) -> None:
+        for name in _NOT_DENOISED:
+            if getattr(self, name):
+                raise UserError(f"{flag(name)} does not go with --objective denoise: leave it out")
+        if not self.tied:
+            raise UserError(
+                "--no-tied does not go with --objective denoise, which has one embedding for the "
+                "source, the target and the output layer: leave it out"
+            )
+        self.check_least(context=2)
 
     def prepare(self) -> LanguageModelProblem:
         """Reads the text, trains the tokeniser and encodes.
@@ -133,6 +154,10 @@ class LanguageModel(Task):
         Raises:
             UserError: If anything about the data or the options is wrong.
         """
+        if self.objective == "denoise":
+            from keras_seq.tasks.denoising_problem import DenoisingProblem
+
+            return DenoisingProblem(self)
         from keras_seq.tasks.language_model_problem import LanguageModelProblem
 
         return LanguageModelProblem(self)
@@ -143,6 +168,10 @@ class LanguageModel(Task):
         Args:
             architecture: The architecture.
         """
+        if self.objective == "denoise":
+            return "" if architecture.encoder_decoder else "it has no decoder"
+        if architecture.encoder_decoder:
+            return "it is an encoder-decoder, which is for --objective denoise"
         if architecture.forecaster or architecture.reads_tokens or "vector" in architecture.tags:
             return "it gives no state for each step, which a language model needs"
         if "needs_fixed_length" in architecture.tags:

@@ -17,7 +17,7 @@ from keras_seq import evaluation
 from keras_seq.data import MOST_ROWS, MaskedBatches, StreamBatches, StreamRows
 from keras_seq.errors import UserError
 from keras_seq.explain import attention_figures
-from keras_seq.heads import MaskedToken, NextToken, Tokens
+from keras_seq.heads import MaskedToken, NextToken, Tokens, Translation
 from keras_seq.layers import can_carry, carry_states, forget_states
 from keras_seq.losses import MaskedCrossentropy
 from keras_seq.models import build, resolve
@@ -94,6 +94,7 @@ class LanguageModelProblem(Problem):
         self.tokenizer = self.streams.tokenizer
         self.vocabulary = self.tokenizer.size
         self.masked = options.objective == "masked"
+        self.whole = options.objective == "next"  # every token of the text is scored
         short = options.context + 1
         for part, store in self.streams.ids.items():
             if len(store) < short:
@@ -101,17 +102,18 @@ class LanguageModelProblem(Problem):
                     f"the {part} part has {len(store):,} tokens, and a window wants {short}: give "
                     "more text or a smaller --context"
                 )
-        tokens = Tokens(self.vocabulary, options.embedding, dropout=options.embedding_dropout)
-        self.head: MaskedToken | NextToken
+        self.head = self._make_head(
+            Tokens(self.vocabulary, options.embedding, dropout=options.embedding_dropout)
+        )
+
+    def _make_head(self, tokens: Tokens) -> MaskedToken | NextToken | Translation:
+        """How ids become features and states become scores."""
+        options = self.options
         if self.masked:
-            self.head = MaskedToken(tokens, dropout=options.dropout)
-        else:
-            self.head = NextToken(
-                tokens,
-                tied=options.tied,
-                dropout=options.dropout,
-                variational=options.variational,
-            )
+            return MaskedToken(tokens, dropout=options.dropout)
+        return NextToken(
+            tokens, tied=options.tied, dropout=options.dropout, variational=options.variational
+        )
 
     # ---- what training needs ------------------------------------------------------------------
 
@@ -131,11 +133,13 @@ class LanguageModelProblem(Problem):
         bound = resolve(architecture, **options)
         if reason := self.options.accepts(bound):
             raise UserError(f"{bound.name} cannot be trained under language_model: {reason}")
-        inputs: dict[str, Any] = {"tokens": (None,)}
-        if self.masked:
-            inputs |= MaskedToken.inputs()
-        model = build(architecture, inputs=inputs, head=self.head, **options)
+        model = build(architecture, inputs=self._inputs(), head=self.head, **options)
         return self._carrying(model)
+
+    def _inputs(self) -> dict[str, Any]:
+        """The inputs of a network, new ones each time."""
+        inputs: dict[str, Any] = {"tokens": keras.Input((None,), name="tokens", dtype="int32")}
+        return inputs | MaskedToken.inputs() if self.masked else inputs
 
     def _carrying(self, model: keras.Model) -> keras.Model:
         """The network that carries its states, where the user wants it and it has any."""
@@ -226,7 +230,7 @@ class LanguageModelProblem(Problem):
                 found[part] = found["validation"]
                 continue
             data = self.data(part, model)
-            steps = data.hidden if isinstance(data, MaskedBatches) else data.context
+            steps = _scored_steps(data)
             size = int(np.clip(MOST_SCORES // (steps * self.vocabulary), 1, batch_size))
             axis = 0
             if isinstance(data, StreamRows):  # what follows a batch stands beside it
@@ -265,7 +269,7 @@ class LanguageModelProblem(Problem):
         Returns:
             Every score by name.
         """
-        characters = None if self.masked else self.streams.characters[part]
+        characters = self.streams.characters[part] if self.whole else None
         # Of characters "a word" would be a number too large to say anything.
         words = self.streams.words[part] if self._in_words else None
         return evaluation.language_model_scores(
@@ -274,13 +278,13 @@ class LanguageModelProblem(Problem):
 
     @property
     def _in_words(self) -> bool:
-        return not self.masked and self.tokenizer.kind not in ("characters", "bytes")
+        return self.whole and self.tokenizer.kind not in ("characters", "bytes")
 
     @property
     def labels(self) -> dict[str, str]:
         """Headings of the scores, in the order of the columns."""
         found = {"cross_entropy": "nats a token", "perplexity": "perplexity"}
-        if not self.masked:
+        if self.whole:
             found["bits_per_character"] = "bits a character"
             if self._in_words:
                 found["word_perplexity"] = "perplexity a word"
@@ -319,7 +323,7 @@ class LanguageModelProblem(Problem):
         """
         from keras_seq.baselines import NGram
 
-        train = np.asarray(self.streams.ids["train"])
+        train = self._counted("train")
         orders = {"uniform": 0, "unigram": 1}
         orders["n_gram"] = 6 if self.tokenizer.kind in ("characters", "bytes") else 3
         for name, order in orders.items():
@@ -330,9 +334,13 @@ class LanguageModelProblem(Problem):
                 if part == "test" and self.streams.same_test:
                     found[part] = found["validation"]
                     continue
-                ids, (places, _) = np.asarray(self.streams.ids[part]), self.truth[part]
+                ids, (places, _) = self._counted(part), self.truth[part]
                 found[part] = model.log_probability(ids)[places].astype(np.float32)
             yield name, found, time.perf_counter() - begin, model.note
+
+    def _counted(self, part: str) -> np.ndarray:
+        """(N,) the stream that baselines count, and whose tokens they predict."""
+        return np.asarray(self.streams.ids[part])
 
     # ---- the ensemble -------------------------------------------------------------------------
 
@@ -358,9 +366,7 @@ class LanguageModelProblem(Problem):
         Returns:
             A functional model with the same inputs and outputs.
         """
-        inputs: dict[str, Any] = {"tokens": keras.Input((None,), name="tokens", dtype="int32")}
-        if self.masked:
-            inputs |= MaskedToken.inputs()
+        inputs = self._inputs()
         outputs: dict[str, list[Any]] = {}
         for index, model in enumerate(map(forget_states, models)):
             member = keras.Model(model.input, model.output, name=f"member_{index}_{model.name}")
@@ -416,7 +422,7 @@ class LanguageModelProblem(Problem):
 
     def _sampled(self, part: str, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         data = self._sample_windows(part)
-        steps = data.hidden if isinstance(data, MaskedBatches) else data.context
+        steps = _scored_steps(data)
         most = int(np.clip(MOST_SCORES // (steps * self.vocabulary), 1, most))
         whole = max(1, len(self.streams.ids[part]) // data.context)  # no padded window
         return data.batch(np.unique(np.linspace(0, whole - 1, most).astype(int)))
@@ -495,24 +501,6 @@ class LanguageModelProblem(Problem):
     def describe(self) -> dict[str, Any]:
         """Returns what a reader needs to know to make the figures again."""
         streams, options = self.streams, self.options
-        if self.masked:
-            protocol = (
-                f"{options.masked_share:.0%} of the tokens of each window of {options.context} are "
-                "hidden, the same ones for every model; mean over those"
-            )
-        else:
-            context = options.score_context or options.context
-            stride = options.stride or context
-            carried = (
-                "recurrent networks: the state is carried over the whole text, read in 1 to "
-                f"{MOST_SCORED_ROWS} rows of at least {LEAST_ROW:,} tokens; others: "
-            )
-            protocol = (carried if options.stateful else "") + (
-                f"every token once, in windows of {context} with stride {stride}: a token has "
-                f"{context - stride} to {context - 1} tokens to go by; "
-                + ("line breaks are characters" if streams.breaks else "one </s> a line counts")
-                + "; bits a character: nats of all tokens / ln 2 / characters with line breaks"
-            )
         return {
             "data": streams.source,
             "sha256": streams.checksum,
@@ -521,8 +509,30 @@ class LanguageModelProblem(Problem):
             "characters": dict(streams.characters),
             "objective": options.objective,
             "context": options.context,
-            "scores": protocol,
+            **({"init": options.init} if options.init else {}),
+            "scores": self._protocol(),
         }
+
+    def _protocol(self) -> str:
+        """How the scores come about."""
+        options = self.options
+        if self.masked:
+            return (
+                f"{options.masked_share:.0%} of the tokens of each window of {options.context} are "
+                "hidden, the same ones for every model; mean over those"
+            )
+        context = options.score_context or options.context
+        stride = options.stride or context
+        carried = (
+            "recurrent networks: the state is carried over the whole text, read in 1 to "
+            f"{MOST_SCORED_ROWS} rows of at least {LEAST_ROW:,} tokens; others: "
+        )
+        return (carried if options.stateful else "") + (
+            f"every token once, in windows of {context} with stride {stride}: a token has "
+            f"{context - stride} to {context - 1} tokens to go by; "
+            + ("line breaks are characters" if self.streams.breaks else "one </s> a line counts")
+            + "; bits a character: nats of all tokens / ln 2 / characters with line breaks"
+        )
 
     @property
     def title(self) -> str:
@@ -574,6 +584,11 @@ class LanguageModelProblem(Problem):
                 f"{what} knows {theirs} ids, and the tokeniser gives {self.vocabulary}: take the "
                 "tokeniser of that run with --init"
             )
+
+
+def _scored_steps(data: StreamBatches) -> int:
+    """The scores of a window, whether they count or not."""
+    return int(data.batch(np.arange(1))[1].shape[1])
 
 
 def _tensors(x: Mapping[str, np.ndarray]) -> dict[str, Any]:

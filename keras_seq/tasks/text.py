@@ -247,6 +247,13 @@ class WarmStart:
 
         return Tokenizer.from_config(self.metadata["tokenizer"])
 
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """Returns those of source and target: one and the same, but of runs of separate ones."""
+        from keras_seq.preprocessing import Tokenizer
+
+        source, target = self.tokenizer(), self.metadata.get("target_tokenizer")
+        return source, Tokenizer.from_config(target) if target else source
+
     def apply(self, model: keras.Model, *, skip: Iterable[str] = ()) -> tuple[str, ...]:
         """Takes over the weights of every layer that has the same name and shapes in both.
 
@@ -270,8 +277,10 @@ class WarmStart:
             }
         taken = []
         ours = dict(_named_layers(model))
+        # Of a run with a tokenizer for each side, one text alone is read as its sources were.
+        apart = "target_tokenizer" in self.metadata and "source" not in model.input
         for name, layer in ours.items():
-            theirs = self._layers.get(name)
+            theirs = self._layers.get("source_embedding" if apart and name == "embedding" else name)
             shapes = [tuple(w.shape) for w in layer.weights]
             if name in skip or not theirs or [w.shape for w in theirs] != shapes:
                 continue
@@ -287,13 +296,16 @@ class WarmStart:
         return tuple(taken)
 
     def note(self, model: keras.Model, taken: Iterable[str]) -> str:
-        """Says what was taken over.
+        """Says what was taken over, and what was not.
 
         Args:
             model: The network that begins with it.
             taken: Names of layers, from `apply`.
         """
-        return f"{model.name} begins with the weights of {self.run}: {', '.join(taken)}"
+        taken = list(taken)
+        fresh = [name for name, _ in _named_layers(model) if name not in taken]
+        said = f"{model.name} begins with the weights of {self.run}: {', '.join(taken)}"
+        return said + (f"; anew: {', '.join(fresh)}" if fresh else "")
 
 
 def _named_layers(model: keras.Model) -> Iterable[tuple[str, Any]]:

@@ -62,6 +62,9 @@ class Translation(Task):
         beam: How many hypotheses a translation is chosen from; 1 is greedy.
         length_penalty: Of beam search, see `keras_seq.decoding.BeamOptions`.
         max_length: The most tokens of a translation.
+        init: A run whose weights are the start, layer by layer, and whose tokenizers are taken:
+            of this task, or of the task language_model with the objective denoise. What is asked
+            for of a tokenizer then means nothing.
 
     Example:
         >>> Translation(source="train.en")
@@ -104,6 +107,7 @@ class Translation(Task):
     beam: int = option(5, "Hypotheses of beam search; 1: greedy (default 5).")
     length_penalty: float = option(1.0, "Of beam search; 0 prefers short ones (default 1).")
     max_length: int = option(64, "The most tokens of a translation (default 64).")
+    init: str = option("", "Run whose weights and tokenizers are the start.")
 
     def __post_init__(self) -> None:
         if self.data and (self.source or self.target):

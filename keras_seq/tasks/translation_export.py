@@ -129,7 +129,7 @@ def _translate(
 ) -> Endpoint:
     from keras_seq.decoding import BeamOptions, search_function
     from keras_seq.export import Endpoint
-    from keras_seq.preprocessing.graph_detokenizer import GraphDetokenizer
+    from keras_seq.preprocessing import GraphDetokenizer
 
     options = BeamOptions(length_penalty=float(metadata["length_penalty"]))
     most = int(metadata["max_tokens"])

@@ -31,6 +31,7 @@ from keras_seq.models import build
 from keras_seq.preprocessing import SubwordSampler, Tokenizer, train_tokenizer
 from keras_seq.tasks import text
 from keras_seq.tasks.problem import Problem, paired_record
+from keras_seq.tasks.translation import TOKENIZERS
 from keras_seq.tasks.translator import Translator
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 PARTS = ("validation", "test")
 _DRAWN = 3  # validation sources whose alignments are drawn
+_MANY = 0.001  # of tokens that are unknown: worth a note
 _WRITTEN = 5  # validation pairs that are shown with their translations
 
 
@@ -71,6 +73,10 @@ class TranslationProblem(Problem):
 
     def __init__(self, options: Translation) -> None:
         self.options = options
+        self.warm = text.WarmStart(options.init) if options.init else None
+        self.taken = self._taken_tokenizers()
+        # References are what the tokenizer of the target can write.
+        self.lowercase = options.lowercase or (bool(self.taken) and self.taken[1].lowercase)
         self.pairs = self._read()
         self.tokenizers = self._train_tokenizers()
         self.stores = {
@@ -83,6 +89,7 @@ class TranslationProblem(Problem):
             for part, pairs in self.pairs.items()
         }
         self._notes = [note for pairs in self.pairs.values() for note in pairs.notes]
+        self._notes += self._taken_notes()
         self.rows = self._trained_rows()
         self._notes += self._length_notes()
         self.sampler = None
@@ -128,7 +135,7 @@ class TranslationProblem(Problem):
         longest["test"] = options.join_test or options.join
         found = {"train": train, **{part: parts[part] for part in PARTS}}
         found = {part: join_pairs(pairs, longest[part]) for part, pairs in found.items()}
-        if options.lowercase:
+        if self.lowercase:
             found = {
                 part: replace(
                     pairs,
@@ -139,7 +146,47 @@ class TranslationProblem(Problem):
             }
         return found
 
+    def _taken_tokenizers(self) -> tuple[Tokenizer, ...]:
+        """Those of source and target of ``--init``: the same words must have the same ids."""
+        if self.warm is None:
+            return ()
+        options = self.options
+        source, target = self.warm.tokenizers()
+        for tokenizer in (source, target):
+            if tokenizer.kind not in TOKENIZERS:
+                raise UserError(
+                    f"--init is {options.init}: its tokenizer is {tokenizer.kind}, and a "
+                    f"translation is written in one of {', '.join(TOKENIZERS)}"
+                )
+        if options.separate and source is target:
+            raise UserError(
+                f"--init is {options.init}: it has one tokenizer for both sides: leave --separate "
+                "out"
+            )
+        if options.shared == "all" and source is not target:
+            raise UserError(
+                f"--init is {options.init}: it has a tokenizer for each side, and --shared all "
+                "needs one vocabulary: leave --shared out"
+            )
+        return source, target
+
+    def _taken_notes(self) -> list[str]:
+        """What the tokenizers of ``--init`` do to these texts."""
+        if not self.taken:
+            return []
+        found = [f"tokenizer and weights of {self.options.init} are taken over"]
+        if self.lowercase and not self.options.lowercase:
+            found.append("its tokenizer puts texts into lower case, and so are the references")
+        for side, store in zip(("source", "target"), self.stores["train"], strict=True):
+            unknown = float(np.mean(store.ids == text.UNKNOWN))
+            if unknown >= _MANY:
+                found.append(f"{unknown:.1%} of the {side} tokens are unknown to it")
+        return found
+
     def _train_tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        if self.taken:
+            source, target = self.taken
+            return source, target
         options, train = self.options, self.pairs["train"]
         how: dict[str, Any] = {"vocabulary": options.vocabulary, "lowercase": options.lowercase}
         if options.separate:
@@ -205,7 +252,8 @@ class TranslationProblem(Problem):
     def head(self) -> Head:
         """How ids become features and states become scores."""
         options = self.options
-        shared = options.shared or ("target" if options.separate else "all")
+        joint = self.tokenizers[0] is self.tokenizers[1]
+        shared = options.shared or ("all" if joint else "target")
         source, target = (
             Tokens(t.size, options.embedding, dropout=options.embedding_dropout)
             for t in self.tokenizers
@@ -224,6 +272,19 @@ class TranslationProblem(Problem):
         """
         inputs = {"source": (None,), "tokens": (None,)}
         return build(architecture, inputs=inputs, head=self.head, **options)
+
+    def adapt(self, model: keras.Model) -> tuple[str, ...]:
+        """Takes over the weights of ``--init``.
+
+        Args:
+            model: A network made by `build`.
+
+        Returns:
+            What was taken over.
+        """
+        if self.warm is None:
+            return ()
+        return (self.warm.note(model, self.warm.apply(model)),)
 
     def training_form(self, model: keras.Model) -> keras.Model:
         """Returns a network as it is trained: one that reads some of its own tokens, if asked.
@@ -506,10 +567,11 @@ class TranslationProblem(Problem):
         return {
             "data": self.source_name,
             "sha256": self.checksum,
-            "tokenizer": f"{options.tokenizer}, "
+            "tokenizer": f"{self.tokenizers[0].kind}, "
             + " and ".join(f"{t.size:,}" for t in dict.fromkeys(self.tokenizers))
             + " ids",
             "pairs": {part: len(pairs) for part, pairs in self.pairs.items()},
+            **({"init": options.init} if options.init else {}),
             "scores": f"BLEU {signature}; "
             + (way if options.beam > 1 else "greedy")
             + f", at most {options.max_length} tokens",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_seq.data import PairBatches, SpanDenoising, TokenStore
+from keras_seq.data import PairBatches, SpanBatches, SpanDenoising, TokenStore, most_spans
 from keras_seq.errors import UserError
 
 V, MARKS = 1000, 32
@@ -138,3 +138,98 @@ def test_what_cannot_be_hidden_is_told():
     ):
         with pytest.raises(UserError, match=message):
             SpanDenoising(store, V, **options)
+
+
+# ---- windows of a stream -------------------------------------------------------------------------
+
+STREAM = np.random.default_rng(1).integers(5, V, 1010).astype(np.int32)
+
+
+def windows(**options):
+    return SpanBatches(STREAM, 100, vocabulary=V, **options)
+
+
+def rows_of(x, y):
+    """The pairs of a batch without padding, start and end."""
+    for source, tokens, following in zip(x["source"], x["tokens"], y, strict=True):
+        there = following[following > 0] - 1
+        assert tokens[0] == 2 and there[-1] == 3
+        np.testing.assert_array_equal(tokens[1 : len(there)], there[:-1])
+        assert not tokens[len(there) :].any() and not following[len(there) :].any()
+        yield source[source > 0], there[:-1]
+
+
+def restored(source, target, marks):
+    """The text of a pair, the last so many ids being marks."""
+    hidden, found, mark = {}, [], None
+    for token in target.tolist():
+        if token >= V - marks:
+            mark = token
+            hidden[mark] = []
+        else:
+            hidden[mark].append(token)
+    for token in source.tolist():
+        found += hidden[token] if token >= V - marks else [token]
+    return found
+
+
+def test_windows_at_fixed_places_hold_the_whole_stream():
+    data = windows()
+    assert len(data) == 11 and data.sentinels == most_spans(100) == 5
+    x, y = data.batch(np.arange(11))
+    # 100 - 15 + 5 and 15 + 5 and the end; the last window has 10 ids: 2 hidden in one span.
+    assert x["source"].shape == (11, 90) and x["tokens"].shape == y.shape == (11, 21)
+    assert (y > 0).sum(1).tolist() == [21] * 10 + [4]
+    assert (x["source"] > 0).sum(1).tolist() == [90] * 10 + [9]
+    text = [t for pair in rows_of(x, y) for t in restored(*pair, data.sentinels)]
+    assert text == np.where(STREAM >= V - 5, 1, STREAM).tolist()
+    again, _ = windows().batch(np.array([3]))
+    np.testing.assert_array_equal(again["source"][0], x["source"][3])
+
+
+def test_training_windows_are_pure_functions_of_the_step():
+    data, text = windows(share=0.3), np.where(STREAM >= V - 10, 1, STREAM)
+    assert data.sentinels == 10
+    steps = list(data.batches(4, seed=3, steps=6))  # 9 whole windows: two batches a pass
+    later = list(windows(share=0.3).batches(4, seed=3, start_step=4, steps=2))
+    for (x, y), (other, targets) in zip(steps[4:], later, strict=True):
+        np.testing.assert_array_equal(x["source"], other["source"])
+        np.testing.assert_array_equal(x["tokens"], other["tokens"])
+        np.testing.assert_array_equal(y, targets)
+    assert len({x["source"].shape + y.shape for x, y in steps}) == 1
+    firsts = []
+    for x, y in steps:
+        for source, target in rows_of(x, y):
+            window = restored(source, target, 10)
+            places = [i for i in range(911) if text[i : i + 100].tolist() == window]
+            assert len(places) == 1
+            firsts.append(places[0])
+    passes = [sorted(firsts[i : i + 8]) for i in (0, 8, 16)]
+    for pass_ in passes:  # side by side
+        assert len(set(pass_)) == 8 and {i % 100 for i in pass_} == {pass_[0] % 100}
+    assert passes[0] != passes[1]
+    other = next(windows(share=0.3).batches(4, seed=4, steps=1))[0]
+    assert (other["source"] != steps[0][0]["source"]).mean() > 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.floats(0.01, 0.99), st.floats(1, 6))
+def test_there_are_as_many_sentinels_as_spans(length, share, span):
+    counts = []
+    for n in range(1, length + 1):
+        store = TokenStore.from_rows([np.full(n, 7)])
+        source, _ = SpanDenoising(store, V, share=share, span=span, sentinels=300).pair(0, 0, 0)
+        counts.append(int((source >= V - 300).sum()))
+    assert most_spans(length, share, span) == max(counts)
+
+
+def test_what_windows_refuse():
+    for ids, context, options, message in (
+        (STREAM, 1, {}, "the context is 1: give at least 2"),
+        (STREAM[:0], 8, {}, "there is no token"),
+        (STREAM, 8, {"share": 1.0}, "share of hidden tokens is 1.0"),
+        (STREAM, 8, {"span": 0.0}, "mean length of a span is 0.0"),
+        (STREAM, 100, {"vocabulary": 10}, "5 sentinels are wanted and the vocabulary has 10"),
+    ):
+        with pytest.raises(UserError, match=message):
+            SpanBatches(ids, context, **{"vocabulary": V, **options})

@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_seq import UserError
-from keras_seq.preprocessing import KINDS, train_tokenizer
-from keras_seq.preprocessing.graph_detokenizer import GraphDetokenizer
+from keras_seq.preprocessing import KINDS, GraphDetokenizer, train_tokenizer
 
 TEXTS = [
     "Ein Mann schläft auf der Couch.",

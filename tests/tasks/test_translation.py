@@ -284,7 +284,7 @@ def test_files_of_different_length_are_told(tmp_path):
 
 
 def test_only_encoder_decoders_are_for_it():
-    from keras_seq.compare import expand, make_task
+    from keras_seq.recipe import expand, make_task
 
     task = make_task("translation", {"data": "builtin:dates"})
     assert set(expand("all", task)) == {
