@@ -49,7 +49,7 @@ def train_keras(steps: int, rounds: int, compiled: bool) -> None:
     from keras_seq.training import fit
 
     keras.utils.set_random_seed(0)
-    tokens = Tokens(VOCABULARY, WIDTH, dropout=DROPOUT)
+    tokens = Tokens(VOCABULARY, WIDTH)
     model = keras_seq.build(
         "seq2seq_transformer",
         inputs={"source": (None,), "tokens": (None,)},
@@ -60,6 +60,8 @@ def train_keras(steps: int, rounds: int, compiled: bool) -> None:
         hidden=HIDDEN,
         norm="post",
         dropout=DROPOUT,
+        attention_dropout=DROPOUT,
+        hidden_dropout=DROPOUT,
     )
     source, target = pairs(steps * BATCH)
     before = np.concatenate([np.full((len(target), 1), 2, "int32"), target[:, :-1]], axis=1)

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_seq.layers import (
     CovariateEffect,
+    Dropout,
     OrderedQuantiles,
     Pooling,
     ReverseNormalization,
@@ -169,7 +170,7 @@ class Forecast:
             else:
                 h = Pooling(pooling, name="pooling")(h)
         if self.dropout:
-            h = keras.layers.Dropout(self.dropout, name="head_dropout")(h)
+            h = Dropout(self.dropout, name="head_dropout")(h)
         y = keras.layers.Dense(self.horizon * series * outputs, name="horizon")(h)
         if self.channel_independent:
             y = ops.reshape(y, (-1, channels, self.horizon, outputs))

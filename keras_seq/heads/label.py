@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_seq.errors import UserError
 from keras_seq.heads.tokens import Tokens
-from keras_seq.layers import ClassToken, Pooling
+from keras_seq.layers import ClassToken, Dropout, Pooling
 from keras_seq.layers.pooling import METHODS
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Label:
         if len(h.shape) == 3:
             h = self._pool(architecture, h, mask)
         if self.dropout:
-            h = keras.layers.Dropout(self.dropout, name="head_dropout")(h)
+            h = Dropout(self.dropout, name="head_dropout")(h)
         return {"logits": keras.layers.Dense(self.classes, name="logits")(h)}
 
     def _features(

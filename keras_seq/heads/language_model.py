@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_seq.errors import UserError
 from keras_seq.heads.tokens import Tokens
-from keras_seq.layers import SampledLikelihood
+from keras_seq.layers import Dropout, SampledLikelihood
 
 if TYPE_CHECKING:
     from keras_seq.models import Architecture
@@ -73,7 +73,7 @@ class NextToken:
         if self.tied and h.shape[-1] != width:
             h = keras.layers.Dense(width, name="output_projection")(h)
         if self.dropout:
-            kind = keras.layers.SpatialDropout1D if self.variational else keras.layers.Dropout
+            kind = keras.layers.SpatialDropout1D if self.variational else Dropout
             h = kind(self.dropout, name="head_dropout")(h)
         if self.tied:
             logits = keras.layers.Identity(name="logits")(embedding(h, reverse=True))
@@ -130,7 +130,7 @@ class MaskedToken:
         h = keras.layers.Dense(self.tokens.width, activation="silu", name="masked_transform")(h)
         h = keras.layers.LayerNormalization(name="masked_norm")(h)
         if self.dropout:
-            h = keras.layers.Dropout(self.dropout, name="head_dropout")(h)
+            h = Dropout(self.dropout, name="head_dropout")(h)
         logits = keras.layers.Identity(name="logits")(embedding(h, reverse=True))
         candidates = embedding(inputs["targets"])
         likelihood = SampledLikelihood(self.tokens.vocabulary, name="log_probability")

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_seq.errors import UserError
 from keras_seq.heads.tokens import Tokens
+from keras_seq.layers import Dropout
 from keras_seq.layers.crf import CRFPotentials
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Characters:
             name="character_embedding",
         )(characters)  # (B, T, C, E)
         if self.dropout:
-            x = keras.layers.Dropout(self.dropout, name="character_dropout")(x)
+            x = Dropout(self.dropout, name="character_dropout")(x)
         x = x * ops.cast(real, x.dtype)
         x = keras.layers.Conv2D(
             self.width, (1, self.kernel), padding="same", activation="relu", name="character_cnn"
@@ -137,7 +138,7 @@ class TokenLabels:
         if len(h.shape) != 3:
             raise UserError(_no_steps(architecture))
         if self.dropout:
-            h = keras.layers.Dropout(self.dropout, name="head_dropout")(h)
+            h = Dropout(self.dropout, name="head_dropout")(h)
         if not self.crf:
             return {"logits": keras.layers.Dense(self.classes, name="logits")(h)}
         h = keras.layers.Dense(self.classes, name="scores")(h)

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_seq.errors import UserError
 from keras_seq.heads.tokens import Tokens
+from keras_seq.layers import Dropout
 
 if TYPE_CHECKING:
     from keras_seq.models import Architecture
@@ -90,7 +91,7 @@ class Translation:
         target, target_mask = self._embed(self.target, embedding, inputs["tokens"], "target")
         h = architecture(source, mask=mask, target=target, target_mask=target_mask)  # (B, T, W)
         if self.dropout:
-            h = keras.layers.Dropout(self.dropout, name="head_dropout")(h)
+            h = Dropout(self.dropout, name="head_dropout")(h)
         if self.shared == "none":
             return {"logits": keras.layers.Dense(self.target.vocabulary, name="logits")(h)}
         if h.shape[-1] != self.target.width:
@@ -103,7 +104,7 @@ class Translation:
         if self.scale:
             x = keras.layers.Rescaling(float(tokens.width) ** 0.5, name=f"{name}_scale")(x)
         if tokens.dropout:
-            x = keras.layers.Dropout(tokens.dropout, name=f"{name}_dropout")(x)
+            x = Dropout(tokens.dropout, name=f"{name}_dropout")(x)
         return x, ops.not_equal(ids, 0)
 
 

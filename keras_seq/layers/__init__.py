@@ -22,6 +22,7 @@ from keras_seq.layers.crf import CRFMarginals, CRFPotentials, ViterbiDecode
 from keras_seq.layers.cross_attention import CrossAttention, MemoryProjection
 from keras_seq.layers.cycle import LearnedCycle
 from keras_seq.layers.decomposition import SeriesDecomposition
+from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.encoder_output import EncoderOutput
 from keras_seq.layers.gated_convolution import GatedConvolution
 from keras_seq.layers.interpolation import LinearInterpolation
@@ -73,6 +74,7 @@ __all__ = [
     "CovariateEffect",
     "CrossAttention",
     "DecoderBlock",
+    "Dropout",
     "EmbeddingBag",
     "EncoderOutput",
     "FeedForward",

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.positions import RotaryPositions
 from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, shared_at, shared_between
@@ -461,7 +462,7 @@ class MultiHeadAttention(keras.layers.Layer):
             self.query_projection = self._dense("query", query_shape, width, 1)
             self.fused_projection = self._dense("key_value", memory_shape, memory_width, 2)
         self.output_projection = self._dense("combine", (*query_shape[:-1], width), width, 1)
-        self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.dropout_layer = Dropout(self.dropout, dtype=self.dtype_policy)
         if self.rotary:
             self.turn = RotaryPositions(self.max_length, dtype=self.dtype_policy, name="turn")
             self.turn.build((query_shape[0], self.heads, query_shape[1], self._head_width))

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_seq.layers.alignment import Alignment, Prepared
+from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.recurrent import CELLS
 
 Shape = tuple[Any, ...]
@@ -173,7 +174,7 @@ class AttentionDecoder(keras.layers.Layer):
         self._input_width = features
         width = self.width + context + (features if self._bahdanau else 0)
         self.readout.build((batch, steps, width))
-        self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.dropout_layer = Dropout(self.dropout, dtype=self.dtype_policy)
 
     def call(
         self,

@@ -16,6 +16,7 @@ from keras_seq.layers.attention import (
     masked_softmax,
     split_heads,
 )
+from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.masking import zero_masked
 
 Shape = tuple[Any, ...]
@@ -172,7 +173,7 @@ class CrossAttention(keras.layers.Layer):
         self.output_projection = joint_projection(
             "combine", (*query_shape[:-1], self.width), self.width, 1, policy, self.use_bias
         )
-        self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=policy)
+        self.dropout_layer = Dropout(self.dropout, dtype=policy)
 
     def call(
         self, query: Any, key: Any, value: Any, mask: Any = None, training: bool | None = None

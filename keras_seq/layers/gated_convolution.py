@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.masking import zero_masked
 
 Shape = tuple[Any, ...]
@@ -85,7 +86,7 @@ class GatedConvolution(keras.layers.Layer):
             name="convolution",
         )
         self.convolution.build(x_shape)
-        self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.dropout_layer = Dropout(self.dropout, dtype=self.dtype_policy)
 
     def call(self, x: Any, mask: Any = None, training: bool | None = None) -> Any:
         """Convolves and gates."""

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.ngrams import HashedNGrams, padded_batches
 
 Shape = tuple[Any, ...]
@@ -91,7 +92,7 @@ class NaiveBayesScores(keras.layers.Layer):
         self.scale = float(scale)
         self.dropout = dropout
         self.seed = seed
-        self.dropout_layer = keras.layers.Dropout(dropout, seed=seed, dtype="float32")
+        self.dropout_layer = Dropout(dropout, seed=seed, dtype="float32")
         self.ngrams = HashedNGrams(vocabulary, orders, buckets, name="ngrams")
         self.supports_masking = True
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.masking import ApplyMask
 
 CELLS = {"rnn": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
@@ -82,7 +83,7 @@ def recurrent_stack(
         if layer_norm:
             h = keras.layers.LayerNormalization(name=f"norm_{i}")(h)
         if dropout:
-            kind = keras.layers.SpatialDropout1D if variational else keras.layers.Dropout
+            kind = keras.layers.SpatialDropout1D if variational else Dropout
             h = kind(dropout, name=f"dropout_{i}")(h)
         if residual:
             if x.shape[-1] != width:

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_seq.layers.activations import gelu
 from keras_seq.layers.attention import MultiHeadAttention, check_attention, check_heads
+from keras_seq.layers.dropout import Dropout
 
 Shape = tuple[Any, ...]
 
@@ -98,7 +99,7 @@ class FeedForward(keras.layers.Layer):
         options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
         self.expand = keras.layers.Dense(parts * hidden, name="expand", **options)
         self.contract = keras.layers.Dense(width, name="contract", **options)
-        self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.dropout_layer = Dropout(self.dropout, dtype=self.dtype_policy)
         self.expand.build(x_shape)
         self.contract.build((*x_shape[:-1], hidden))
 
@@ -143,7 +144,9 @@ class TransformerBlock(keras.layers.Layer):
         norm: ``"pre"`` normalises what goes into each half (trains without warm-up; normalise
             once more after the last block), ``"post"`` what comes out of it (the 2017 form).
         hidden: Units of the feed-forward layer; None: see `FeedForward`.
-        dropout: On the attention weights, the hidden units and both halves' results. Default 0.
+        dropout: On both halves' results, 0 to below 1. Default 0.
+        attention_dropout: On the attention weights; None: as `dropout`. Default None.
+        hidden_dropout: On the feed-forward layer's hidden units; None: as `dropout`. Default None.
         causal: Whether step t sees only steps up to t. Default False.
         rotary: Whether queries and keys are turned by their positions. Default False.
         glu: Whether the feed-forward layer is gated. Default False.
@@ -187,6 +190,8 @@ class TransformerBlock(keras.layers.Layer):
         norm: str = "pre",
         hidden: int | None = None,
         dropout: float = 0.0,
+        attention_dropout: float | None = None,
+        hidden_dropout: float | None = None,
         causal: bool = False,
         rotary: bool = False,
         glu: bool = False,
@@ -211,6 +216,8 @@ class TransformerBlock(keras.layers.Layer):
         self.norm = norm
         self.hidden = hidden
         self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.hidden_dropout = hidden_dropout
         self.causal = causal
         self.rotary = rotary
         self.glu = glu
@@ -233,7 +240,7 @@ class TransformerBlock(keras.layers.Layer):
         policy = {"dtype": self.dtype_policy}
         self.attention = MultiHeadAttention(
             self.heads,
-            dropout=self.dropout,
+            dropout=_first(self.attention_dropout, self.dropout),
             causal=self.causal,
             rotary=self.rotary,
             max_length=self.max_length,
@@ -248,7 +255,7 @@ class TransformerBlock(keras.layers.Layer):
             self.hidden,
             glu=self.glu,
             activation=self.activation,
-            dropout=self.dropout,
+            dropout=_first(self.hidden_dropout, self.dropout),
             use_bias=self.use_bias,
             name="feed_forward",
             **policy,
@@ -257,7 +264,7 @@ class TransformerBlock(keras.layers.Layer):
             normalisation(self.norm_kind, name, self.dtype_policy)
             for name in ("attention_norm", "feed_forward_norm")
         )
-        self.dropout_layer = keras.layers.Dropout(self.dropout, **policy)
+        self.dropout_layer = Dropout(self.dropout, **policy)
         for layer in (self.attention, self.attention_norm):
             layer.build(x_shape)
         for layer in (self.feed_forward, self.feed_forward_norm):
@@ -364,6 +371,8 @@ class TransformerBlock(keras.layers.Layer):
             "norm": self.norm,
             "hidden": self.hidden,
             "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "hidden_dropout": self.hidden_dropout,
             "causal": self.causal,
             "rotary": self.rotary,
             "glu": self.glu,
@@ -375,3 +384,7 @@ class TransformerBlock(keras.layers.Layer):
             "qk_norm": self.qk_norm,
             "use_bias": self.use_bias,
         }
+
+
+def _first(share: float | None, otherwise: float) -> float:
+    return otherwise if share is None else share

@@ -18,6 +18,8 @@ OPTIONS = (
     "norm",
     "hidden",
     "dropout",
+    "attention_dropout",
+    "hidden_dropout",
     "rotary",
     "glu",
     "activation",
@@ -42,7 +44,9 @@ class DecoderBlock(keras.layers.Layer):
         norm: ``"pre"`` normalises what goes into each of the three parts (normalise once more
             after the last block), ``"post"`` what comes out of it (the 2017 form).
         hidden: Units of the feed-forward layer; None: see `FeedForward`.
-        dropout: On the attention weights, the hidden units and all parts' results. Default 0.
+        dropout: On all parts' results, 0 to below 1. Default 0.
+        attention_dropout: On the weights of both attentions; None: as `dropout`. Default None.
+        hidden_dropout: On the feed-forward layer's hidden units; None: as `dropout`. Default None.
         rotary: Whether the self-attention's queries and keys are turned by their positions.
             Default False.
         glu: Whether the feed-forward layer is gated. Default False.
@@ -95,6 +99,8 @@ class DecoderBlock(keras.layers.Layer):
         norm: str = "pre",
         hidden: int | None = None,
         dropout: float = 0.0,
+        attention_dropout: float | None = None,
+        hidden_dropout: float | None = None,
         rotary: bool = False,
         glu: bool = False,
         activation: Any = None,
@@ -113,6 +119,8 @@ class DecoderBlock(keras.layers.Layer):
             norm=norm,
             hidden=hidden,
             dropout=dropout,
+            attention_dropout=attention_dropout,
+            hidden_dropout=hidden_dropout,
             causal=True,
             rotary=rotary,
             glu=glu,
@@ -135,7 +143,7 @@ class DecoderBlock(keras.layers.Layer):
         self.cross_attention = CrossAttention(
             block.heads,
             block.width,
-            dropout=block.dropout,
+            dropout=block.attention.dropout,
             use_bias=block.use_bias,
             name="cross_attention",
             dtype=policy,

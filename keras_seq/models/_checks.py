@@ -24,8 +24,27 @@ def check_sizes(*, dropout: float = 0.0, **sizes: int) -> None:
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{name} is {value!r}: give a whole number of at least 1")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout is {dropout!r}: give a share from 0 to below 1")
+    check_shares(dropout=dropout)
+
+
+def check_shares(**shares: float) -> None:
+    """Refuses shares outside 0 to below 1, in words.
+
+    Args:
+        **shares: Of units that are dropped, by their option's name.
+
+    Raises:
+        UserError: If one is out of range.
+
+    Example:
+        >>> check_shares(dropout=0.1, attention_dropout=1.0)
+        Traceback (most recent call last):
+        ...
+        keras_seq.errors.UserError: attention_dropout is 1.0: give a share from 0 to below 1
+    """
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{name} is {value!r}: give a share from 0 to below 1")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

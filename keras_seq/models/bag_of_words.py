@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_seq.errors import UserError
-from keras_seq.layers import EmbeddingBag
+from keras_seq.layers import Dropout, EmbeddingBag
 from keras_seq.models._checks import check_choice, check_sizes
 from keras_seq.registry import architecture
 
@@ -75,5 +75,5 @@ def bag_of_words(
             h = keras.layers.Dense(width, name=f"dense_{i}")(h)
         h = keras.layers.Activation(activation, name=f"activation_{i}")(h)
         if dropout:
-            h = keras.layers.Dropout(dropout, name=f"dropout_{i}")(h)
+            h = Dropout(dropout, name=f"dropout_{i}")(h)
     return h

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_seq.layers import ApplyMask
+from keras_seq.layers import ApplyMask, Dropout
 from keras_seq.models._checks import check_sizes
 from keras_seq.registry import architecture
 
@@ -68,7 +68,7 @@ def cnn(
             h = keras.layers.LayerNormalization(name=f"norm_{i}")(h)
         h = keras.layers.Activation(activation, name=f"activation_{i}")(h)
         if dropout:
-            h = keras.layers.Dropout(dropout, name=f"dropout_{i}")(h)
+            h = Dropout(dropout, name=f"dropout_{i}")(h)
         if residual:
             if x.shape[-1] != width:
                 x = keras.layers.Dense(width, name=f"shortcut_{i}")(x)

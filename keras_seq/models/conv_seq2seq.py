@@ -8,6 +8,7 @@ import keras
 
 from keras_seq.layers import (
     ApplyMask,
+    Dropout,
     EncoderOutput,
     GatedConvolution,
     LearnedPositions,
@@ -114,7 +115,7 @@ def _begin(x: Any, name: str, width: int, positions: str, dropout: float, max_le
     x = keras.layers.Rescaling(SPREAD, name=f"{name}_rescale")(x)
     if positions == "learned":
         x = LearnedPositions(max_length, name=f"{name}_positions")(x)
-    return keras.layers.Dropout(dropout, name=f"{name}_start_dropout")(x) if dropout else x
+    return Dropout(dropout, name=f"{name}_start_dropout")(x) if dropout else x
 
 
 def _sum(one: Any, other: Any, name: str) -> Any:

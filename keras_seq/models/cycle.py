@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_seq.errors import UserError
+from keras_seq.layers import Dropout
 from keras_seq.layers.cycle import LearnedCycle
 from keras_seq.layers.masking import zero_masked
 from keras_seq.models._forecaster import lookback_and_channels, to_forecast
@@ -75,7 +76,7 @@ def cycle(
         for i in range(depth):
             h = keras.layers.Dense(width, activation="relu", name=f"hidden_{i}")(h)
             if dropout:
-                h = keras.layers.Dropout(dropout, name=f"dropout_{i}")(h)
+                h = Dropout(dropout, name=f"dropout_{i}")(h)
     # Zeros: training starts from the cycle alone, not from the noise of a random map.
     y = keras.layers.Dense(horizon * outputs, kernel_initializer="zeros", name="time")(h)
     ahead = table(time_index, offset=lookback, length=horizon)  # (B, H, C)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_seq.errors import UserError
-from keras_seq.layers import EmbeddingBag, NaiveBayesScores
+from keras_seq.layers import Dropout, EmbeddingBag, NaiveBayesScores
 from keras_seq.models._checks import check_sizes
 from keras_seq.registry import architecture
 
@@ -87,5 +87,5 @@ def fasttext(
     except ValueError as error:
         raise UserError(str(error)) from None
     if dropout:
-        h = keras.layers.Dropout(dropout, name="dropout")(h)
+        h = Dropout(dropout, name="dropout")(h)
     return h if classes is None else keras.layers.Dense(classes, name="scores")(h)

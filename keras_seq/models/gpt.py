@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_seq.errors import UserError
-from keras_seq.layers import ApplyMask, TransformerBlock
+from keras_seq.layers import ApplyMask, Dropout, TransformerBlock
 from keras_seq.layers.attention import check_heads
 from keras_seq.models._checks import check_sizes
 from keras_seq.registry import architecture
@@ -110,7 +110,7 @@ def rotary_transformer(
     # Embeddings start small, and what the first block adds would drown them.
     x = keras.layers.LayerNormalization(name="embedding_norm")(x)
     if dropout:
-        x = keras.layers.Dropout(dropout, name="dropout")(x)
+        x = Dropout(dropout, name="dropout")(x)
     for i in range(depth):
         x, _ = TransformerBlock(
             width,

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_seq.errors import UserError
+from keras_seq.layers import Dropout
 from keras_seq.models._checks import check_choice, check_sizes
 from keras_seq.preprocessing.device_tokenizer import END, SPECIAL, START
 from keras_seq.preprocessing.hub_tokenizer import (
@@ -87,7 +88,7 @@ def from_preset(preset: str) -> Callable[..., Any]:
         _leave_out(backbone)
         _tune(backbone, tuning, rank)
         h = _states(backbone, tokenizer, x, mask)
-        return keras.layers.Dropout(dropout, name="hub_dropout")(h) if dropout else h
+        return Dropout(dropout, name="hub_dropout")(h) if dropout else h
 
     hub.__name__ = name
     hub.__doc__ = f"The pretrained backbone {preset}."

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq.layers import Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.transformer import TransformerBlock
 from keras_seq.models._forecaster import lookback_and_channels, to_forecast
@@ -62,7 +63,7 @@ def inverted_transformer(
     h = ops.transpose(zero_masked(x, mask), (0, 2, 1))  # (B, C, L)
     h = keras.layers.Dense(width, name="embedding")(h)  # (B, C, W)
     if dropout:
-        h = keras.layers.Dropout(dropout, name="embedding_dropout")(h)
+        h = Dropout(dropout, name="embedding_dropout")(h)
     for i in range(depth):
         h, _ = TransformerBlock(
             width, heads, dropout=dropout, norm=norm, glu=glu, name=f"attention_block_{i}"

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq.layers import Dropout
 from keras_seq.layers.decomposition import SeriesDecomposition
 from keras_seq.layers.masking import zero_masked
 from keras_seq.models._forecaster import (
@@ -66,7 +67,7 @@ def linear(
     def over_time(series: Any, name: str) -> Any:
         rows = ops.transpose(series, (0, 2, 1))  # (B, C, L)
         if dropout:
-            rows = keras.layers.Dropout(dropout, name=f"{name}_dropout")(rows)
+            rows = Dropout(dropout, name=f"{name}_dropout")(rows)
         size = horizon * outputs
         if individual:
             return keras.layers.EinsumDense(

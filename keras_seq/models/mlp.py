@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_seq.errors import UserError
-from keras_seq.layers import ApplyMask
+from keras_seq.layers import ApplyMask, Dropout
 from keras_seq.models._checks import check_sizes
 from keras_seq.registry import architecture
 
@@ -65,6 +65,6 @@ def mlp(
             h = keras.layers.LayerNormalization(name=f"norm_{i}")(h)
         h = keras.layers.Activation(activation, name=f"activation_{i}")(h)
         if dropout:
-            h = keras.layers.Dropout(dropout, name=f"dropout_{i}")(h)
+            h = Dropout(dropout, name=f"dropout_{i}")(h)
         x = keras.layers.Add(name=f"residual_{i}")([x, h]) if residual and i else h
     return x

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq.layers import Dropout
 from keras_seq.layers.interpolation import LinearInterpolation
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.patches import Patches
@@ -76,7 +77,7 @@ def nhits(
         for j in range(depth):
             h = keras.layers.Dense(width, activation="relu", name=f"block_{i}_hidden_{j}")(h)
             if dropout:
-                h = keras.layers.Dropout(dropout, name=f"block_{i}_dropout_{j}")(h)
+                h = Dropout(dropout, name=f"block_{i}_dropout_{j}")(h)
         knots = max(1, horizon // rate)
         ahead = keras.layers.Dense(
             knots * outputs, kernel_initializer="zeros", name=f"block_{i}_forecast"

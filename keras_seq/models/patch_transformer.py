@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq.layers import Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.patches import LearnedOffset, Patches
 from keras_seq.layers.transformer import TransformerBlock
@@ -86,6 +87,6 @@ def patch_transformer(
     h = keras.layers.Dense(head_width, name="narrow")(h)
     h = ops.reshape(h, (-1, h.shape[1] * head_width))  # (B * C, N * head_width)
     if dropout:
-        h = keras.layers.Dropout(dropout, name="head_dropout")(h)
+        h = Dropout(dropout, name="head_dropout")(h)
     y = keras.layers.Dense(horizon * outputs, name="time")(h)
     return to_forecast(y, channels, horizon, outputs)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq.layers import Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.patches import Patches, SegmentQueries
 from keras_seq.models._forecaster import (
@@ -76,7 +77,7 @@ def segment_rnn(
     queries, states = SegmentQueries(segments, channels, name="queries")(gru(h))
     h = gru(queries, initial_state=states)  # (B * C * M, W)
     if dropout:
-        h = keras.layers.Dropout(dropout, name="dropout")(h)
+        h = Dropout(dropout, name="dropout")(h)
     y = keras.layers.Dense(ahead * outputs, name="segment")(h)
     y = ops.reshape(y, (-1, segments * ahead, outputs))[:, :horizon]  # (B * C, H, Q)
     y = to_forecast(y, channels, horizon, outputs)

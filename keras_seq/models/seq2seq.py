@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from keras_seq.layers import ApplyMask, EncoderOutput
+from keras_seq.layers import ApplyMask, Dropout, EncoderOutput
 from keras_seq.layers.recurrent import CELLS
 from keras_seq.models._checks import check_choice, check_sizes
 from keras_seq.registry import architecture
@@ -71,16 +70,16 @@ def seq2seq(
     states = []
     for i in range(depth):
         if dropout:
-            x = keras.layers.Dropout(dropout, name=f"encoder_dropout_{i}")(x)
+            x = Dropout(dropout, name=f"encoder_dropout_{i}")(x)
         x, *last = CELLS[cell](width, name=f"encoder_{cell}_{i}", **options)(x, mask=mask)
         parts = zip(("hidden", "cell"), last, strict=False)
         states.append([EncoderOutput(name=f"start_{part}_{i}")(h) for part, h in parts])
     y = target
     for i in range(depth):
         if dropout:
-            y = keras.layers.Dropout(dropout, name=f"decoder_dropout_{i}")(y)
+            y = Dropout(dropout, name=f"decoder_dropout_{i}")(y)
         layer = CELLS[cell](width, return_sequences=True, name=f"decoder_{cell}_{i}")
         y = layer(y, initial_state=states[i])
     if dropout:
-        y = keras.layers.Dropout(dropout, name="output_dropout")(y)
+        y = Dropout(dropout, name="output_dropout")(y)
     return y

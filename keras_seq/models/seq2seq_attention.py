@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from keras_seq.errors import UserError
-from keras_seq.layers import AlignmentKeys, AttentionDecoder, EncoderOutput, Pooling
+from keras_seq.layers import AlignmentKeys, AttentionDecoder, Dropout, EncoderOutput, Pooling
 from keras_seq.layers.recurrent import CELLS, recurrent_stack
-from keras_seq.models._checks import check_choice, check_sizes
+from keras_seq.models._checks import check_choice, check_shares, check_sizes
 from keras_seq.registry import architecture
 
 
@@ -23,6 +23,7 @@ def seq2seq_attention(
     width: int = 256,
     depth: int = 1,
     dropout: float = 0.2,
+    input_dropout: float = 0.0,
     cell: str = "gru",
     score: str = "bahdanau",
     bidirectional: bool = True,
@@ -41,6 +42,7 @@ def seq2seq_attention(
         width: Features of each state of the encoder (both ways together) and of the decoder.
         depth: Layers of the encoder, and as many of the decoder.
         dropout: On what the encoder's and the decoder's layers give, 0 to below 1.
+        input_dropout: On the features that come in, of the source and of the target.
         cell: ``"gru"``, ``"lstm"`` or ``"rnn"``.
         score: ``"bahdanau"``, ``"dot"``, ``"scaled_dot"``, ``"luong_general"``,
             ``"luong_concat"`` or ``"location"``; see `keras_seq.layers.Alignment`.
@@ -67,7 +69,11 @@ def seq2seq_attention(
         Machine Translation.
     """
     check_sizes(width=width, depth=depth, dropout=dropout)
+    check_shares(input_dropout=input_dropout)
     check_choice("cell", cell, tuple(CELLS))
+    if input_dropout:
+        source = Dropout(input_dropout, name="source_input_dropout")(source)
+        target = Dropout(input_dropout, name="target_input_dropout")(target)
     memory = recurrent_stack(
         source,
         cell=cell,

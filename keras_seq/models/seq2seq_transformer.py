@@ -10,6 +10,7 @@ from keras_seq.errors import UserError
 from keras_seq.layers import (
     ApplyMask,
     DecoderBlock,
+    Dropout,
     EncoderOutput,
     LearnedPositions,
     MemoryProjection,
@@ -17,7 +18,7 @@ from keras_seq.layers import (
     TransformerBlock,
 )
 from keras_seq.layers.attention import check_heads
-from keras_seq.models._checks import check_choice, check_sizes
+from keras_seq.models._checks import check_choice, check_shares, check_sizes
 from keras_seq.registry import architecture
 
 POSITIONS = ("sinusoidal", "learned", "rotary", "relative", "alibi", "none")
@@ -36,6 +37,8 @@ def seq2seq_transformer(
     heads: int = 4,
     hidden: int = 0,
     dropout: float = 0.3,
+    attention_dropout: float = 0.0,
+    hidden_dropout: float = 0.0,
     norm: str = "pre",
     norm_kind: str = "layer",
     positions: str = "sinusoidal",
@@ -58,7 +61,10 @@ def seq2seq_transformer(
         depth: Blocks of the encoder, and as many of the decoder.
         heads: Attention heads.
         hidden: Units of the feed-forward layers; 0: 4 times the width (with `glu` 8/3 times).
-        dropout: On weights, hidden units and each part of a block, 0 to below 1.
+        dropout: On the features that come in and on what each part of a block gives, 0 to below
+            1.
+        attention_dropout: On the attention weights. More than a little of it learns much slower.
+        hidden_dropout: On the hidden units of the feed-forward layers.
         norm: ``"pre"`` or ``"post"`` normalisation.
         norm_kind: ``"layer"`` or ``"rms"``.
         positions: ``"sinusoidal"``, ``"learned"``, ``"rotary"``, ``"relative"`` (T5's bias),
@@ -84,6 +90,7 @@ def seq2seq_transformer(
         Vaswani et al. 2017, Attention Is All You Need.
     """
     check_sizes(width=width, depth=depth, heads=heads, dropout=dropout, max_length=max_length)
+    check_shares(attention_dropout=attention_dropout, hidden_dropout=hidden_dropout)
     check_choice("norm", norm, ("pre", "post"))
     check_choice("norm_kind", norm_kind, ("layer", "rms"))
     check_choice("positions", positions, POSITIONS)
@@ -94,6 +101,8 @@ def seq2seq_transformer(
             "norm_kind": norm_kind,
             "hidden": hidden or None,
             "dropout": dropout,
+            "attention_dropout": attention_dropout,
+            "hidden_dropout": hidden_dropout,
             "rotary": positions == "rotary",
             "bias": positions if positions in ("relative", "alibi") else None,
             "glu": glu,
@@ -137,7 +146,7 @@ def _begin(x: Any, name: str, width: int, positions: str, dropout: float, max_le
         x = SinusoidalPositions(max_length, name=f"{name}_positions")(x)
     elif positions == "learned":
         x = LearnedPositions(max_length, name=f"{name}_positions")(x)
-    return keras.layers.Dropout(dropout, name=f"{name}_start_dropout")(x) if dropout else x
+    return Dropout(dropout, name=f"{name}_start_dropout")(x) if dropout else x
 
 
 def _normalise(name: str, kind: str) -> keras.layers.Layer:

@@ -10,6 +10,7 @@ from keras_seq.errors import UserError
 from keras_seq.layers import (
     ApplyMask,
     DecoderBlock,
+    Dropout,
     EncoderOutput,
     MemoryProjection,
     RelativeBiasTable,
@@ -131,9 +132,9 @@ def _begin(x: Any, name: str, width: int, dropout: float) -> Any:
     """Features of the right width."""
     if x.shape[-1] != width:
         x = keras.layers.Dense(width, use_bias=False, name=f"{name}_project")(x)
-    return keras.layers.Dropout(dropout, name=f"{name}_start_dropout")(x) if dropout else x
+    return Dropout(dropout, name=f"{name}_start_dropout")(x) if dropout else x
 
 
 def _end(x: Any, name: str, dropout: float) -> Any:
     x = keras.layers.RMSNormalization(name=f"{name}_norm")(x)
-    return keras.layers.Dropout(dropout, name=f"{name}_end_dropout")(x) if dropout else x
+    return Dropout(dropout, name=f"{name}_end_dropout")(x) if dropout else x

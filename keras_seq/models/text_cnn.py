@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_seq.errors import UserError
-from keras_seq.layers import ApplyMask
+from keras_seq.layers import ApplyMask, Dropout
 from keras_seq.models._checks import check_sizes
 from keras_seq.registry import architecture
 
@@ -63,4 +63,4 @@ def text_cnn(
             h = ApplyMask(name=f"zero_padding_{size}")(h, mask=mask)
         found.append(keras.layers.GlobalMaxPooling1D(name=f"largest_{size}")(h))
     y = found[0] if len(found) == 1 else keras.layers.Concatenate(name="joined")(found)
-    return keras.layers.Dropout(dropout, name="dropout")(y) if dropout else y
+    return Dropout(dropout, name="dropout")(y) if dropout else y

@@ -7,7 +7,13 @@ from typing import Any
 import keras
 
 from keras_seq.errors import UserError
-from keras_seq.layers import ApplyMask, LearnedPositions, SinusoidalPositions, TransformerBlock
+from keras_seq.layers import (
+    ApplyMask,
+    Dropout,
+    LearnedPositions,
+    SinusoidalPositions,
+    TransformerBlock,
+)
 from keras_seq.layers.attention import check_heads
 from keras_seq.models._checks import check_choice, check_sizes
 from keras_seq.registry import architecture
@@ -83,7 +89,7 @@ def transformer(
     elif positions == "learned":
         x = LearnedPositions(max_length, name="positions")(x)
     if dropout:
-        x = keras.layers.Dropout(dropout, name="dropout")(x)
+        x = Dropout(dropout, name="dropout")(x)
     for i in range(depth):
         x, _ = TransformerBlock(
             width,

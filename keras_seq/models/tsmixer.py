@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq.layers import Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.models._forecaster import lookback_and_channels, to_forecast
 from keras_seq.registry import architecture
@@ -67,9 +68,9 @@ def tsmixer(
 
     def perceptron(h: Any, size: int, hidden: int, name: str) -> Any:
         h = keras.layers.Dense(hidden, activation="relu", name=f"{name}_hidden")(h)
-        h = keras.layers.Dropout(dropout, name=f"{name}_hidden_dropout")(h)
+        h = Dropout(dropout, name=f"{name}_hidden_dropout")(h)
         h = keras.layers.Dense(size, name=f"{name}_out")(h)
-        return keras.layers.Dropout(dropout, name=f"{name}_out_dropout")(h)
+        return Dropout(dropout, name=f"{name}_out_dropout")(h)
 
     h = ops.transpose(zero_masked(x, mask), (0, 2, 1))  # (B, C, L)
     for i in range(depth):

@@ -121,6 +121,27 @@ def test_dropout_is_for_training():
     assert np.abs(layer(x, training=True)[0] - layer(x)[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("options", "attention", "feed_forward"),
+    [
+        ({"dropout": 0.5, "attention_dropout": 0.0, "hidden_dropout": 0.0}, True, True),
+        ({"attention_dropout": 0.5}, True, False),
+        ({"hidden_dropout": 0.5}, False, True),
+    ],
+)
+def test_each_dropout_has_its_place(options, attention, feed_forward):
+    x = np.random.default_rng(0).normal(size=(2, T, W)).astype("float32")
+    for part, there in (("attention", attention), ("feed_forward", feed_forward)):
+        layer = TransformerBlock(W, 2, **options)
+        layer(x)
+        # Without what the other half gives, only this half's dropout can be seen.
+        other = layer.feed_forward.contract if part == "attention" else layer.attention
+        for weight in other.weights:
+            weight.assign(np.zeros(weight.shape))
+        moved = np.abs(layer(x, training=True)[0] - layer(x)[0]).max()
+        assert (moved > 1e-3) == there
+
+
 @pytest.mark.parametrize("activation", ["relu", keras.activations.tanh, None])
 def test_config_round_trip(activation):
     layer = TransformerBlock(W, 2, norm="post", glu=True, activation=activation, hidden=24)

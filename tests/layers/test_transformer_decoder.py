@@ -434,7 +434,9 @@ def test_dropout_is_for_training():
 
 
 def test_saved_and_loaded(tmp_path):
-    layer, x, key, value = make(**EVERYTHING, dropout=0.1, activation="relu", max_length=50)
+    dropouts = {"dropout": 0.1, "attention_dropout": 0.2, "hidden_dropout": 0.3}
+    layer, x, key, value = make(**EVERYTHING, **dropouts, activation="relu", max_length=50)
+    assert layer.cross_attention.dropout == 0.2
     names = ("x", "key", "value")
     inputs = [
         keras.Input(part.shape[1:], name=name)
@@ -447,7 +449,7 @@ def test_saved_and_loaded(tmp_path):
         assert_allclose(a, b, atol=1e-6)
     config = next(part for part in again.layers if isinstance(part, DecoderBlock)).get_config()
     assert config == layer.get_config()
-    assert {name: config[name] for name in EVERYTHING} == EVERYTHING
+    assert {name: config[name] for name in EVERYTHING | dropouts} == EVERYTHING | dropouts
 
 
 def test_symbolic_shapes_with_open_lengths():
