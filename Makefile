@@ -60,6 +60,7 @@ tensorboard: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/windows.py
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/dropout.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info tests/plugin_demo/*.egg-info tests/plugin_demo/build

@@ -13,7 +13,7 @@ _TOLERANCE = 0.02
 
 @keras.saving.register_keras_serializable(package="keras_seq")
 class Dropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` in a third of the time: in training random numbers cost most of it.
+    """`keras.layers.Dropout` in half the time, and compiled by XLA on a CPU in far less.
 
     On a CPU drawing a number for each attention weight takes as long as the attention itself. Here
     each random number of 32 bits is cut into four, which leaves the share that is dropped a
