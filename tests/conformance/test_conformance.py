@@ -188,6 +188,7 @@ LAYERS: dict[str, dict[str, Any]] = {
         "mask": MASK,
     },
     "ApplyMask": {"layer": layers.ApplyMask, "inputs": random(3, T, 4), "mask": MASK},
+    "Dropout": {"layer": lambda: layers.Dropout(0.5), "inputs": random(3, T, 4)},
     "EncoderOutput": {"layer": layers.EncoderOutput, "inputs": random(3, T, 4)},
     "AttentionDecoder": {
         "layer": lambda: layers.AttentionDecoder(6),
