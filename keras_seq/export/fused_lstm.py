@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_seq.layers import LSTM
+
 Loop = Callable[..., tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
 
 
@@ -38,7 +40,7 @@ def fused_loop(layer: Any) -> Loop | None:
         >>> fused_loop(keras.layers.LSTM(2, activation="relu")) is None
         True
     """
-    if type(layer) is not keras.layers.LSTM:
+    if type(layer) not in (keras.layers.LSTM, LSTM):
         return None
     fits = (
         layer.activation is keras.activations.tanh

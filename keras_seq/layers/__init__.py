@@ -41,7 +41,7 @@ from keras_seq.layers.positions import (
     sinusoid_table,
 )
 from keras_seq.layers.quantiles import OrderedQuantiles
-from keras_seq.layers.recurrent import recurrent_stack
+from keras_seq.layers.recurrent import GRU, LSTM, SimpleRNN, recurrent_stack
 from keras_seq.layers.relative_bias import (
     AlibiBias,
     RelativeBias,
@@ -61,6 +61,8 @@ from keras_seq.layers.transformer import FeedForward, TransformerBlock
 from keras_seq.layers.transformer_decoder import DecoderBlock
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "AdditiveAttention",
     "AlibiBias",
     "Alignment",
@@ -100,6 +102,7 @@ __all__ = [
     "SampledLikelihood",
     "SegmentQueries",
     "SeriesDecomposition",
+    "SimpleRNN",
     "SinusoidalPositions",
     "Step",
     "TemporalBlock",

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq.layers import Dropout
+from keras_seq.layers import GRU, Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.patches import Patches, SegmentQueries
 from keras_seq.models._forecaster import (
@@ -73,7 +73,7 @@ def segment_rnn(
     rows = to_rows(zero_masked(x - last if anchor else x, mask))  # (B * C, L)
     h = Patches(past, past, name="segments")(rows)  # (B * C, N, P)
     h = keras.layers.Dense(width, activation="relu", name="embedding")(h)
-    gru = keras.layers.GRU(width, name="gru")
+    gru = GRU(width, name="gru")
     queries, states = SegmentQueries(segments, channels, name="queries")(gru(h))
     h = gru(queries, initial_state=states)  # (B * C * M, W)
     if dropout:

@@ -472,6 +472,15 @@ LAYERS: dict[str, dict[str, Any]] = {
         "mask": MASK,
         "causal": True,
     },
+    **{
+        name: {
+            "layer": functools.partial(getattr(layers, name), 6, return_sequences=True),
+            "inputs": random(3, T, 4),
+            "mask": MASK,
+            "causal": True,
+        }
+        for name in ("GRU", "LSTM", "SimpleRNN")
+    },
     "TokenDropout": {
         "layer": lambda: layers.TokenDropout(0.3),
         "inputs": TOKENS,
