@@ -666,10 +666,15 @@ class Comparison:
         names = self._trained()
         if len(names) < 2:
             return
+        seeds = range(self.recipe.seeds)
+        predicted = [[self.predictions[name, seed] for name in names] for seed in seeds]
+        members = [self.problem.choose_members(every) for every in predicted]
+        if all(len(chosen) == 1 for chosen in members):
+            alone = ", ".join(dict.fromkeys(names[chosen[0]] for chosen in members))
+            progress.note(f"no ensemble: {alone} alone is better on the validation part")
+            return
         scores = []
-        for seed in range(self.recipe.seeds):
-            every = [self.predictions[name, seed] for name in names]
-            chosen = self.problem.choose_members(every)
+        for seed, every, chosen in zip(seeds, predicted, members, strict=True):
             joined = self.problem.average([every[i] for i in chosen])
             self.predictions[ENSEMBLE, seed] = joined
             scores.append(self.problem.scores(joined))

@@ -139,6 +139,15 @@ def test_ensemble_is_the_average_of_its_members(done):
     np.testing.assert_allclose(joined, np.mean(alone, axis=0), rtol=1e-5)
 
 
+def test_of_one_member_there_is_no_ensemble(done, tmp_path, monkeypatch):
+    out = shutil.copytree(done.out, tmp_path / "run")
+    monkeypatch.setattr(type(done.problem), "choose_members", lambda self, predictions: [0])
+    again = Comparison(done.recipe, out, resume=True, export=(), quiet=True).run()
+    names = {row.architecture for row in again.leaderboard.rows}
+    assert names >= {"linear", "gru", "ridge"} and "ensemble" not in names
+    assert again.winner in {"linear", "gru"}
+
+
 def test_artifact_is_proved(done):
     report = json.loads((done.artifact / "parity.json").read_text())
     for name in ("saved_model", "litert", "keras"):
