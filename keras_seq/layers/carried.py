@@ -7,12 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq.layers.recurrent import CELLS
-
 # Slots for states, unless it is said otherwise.
 SLOTS = 1024
 
-_KINDS = tuple(CELLS.values())
+_KINDS = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
