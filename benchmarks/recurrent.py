@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sides import Side, blocks, report
+from sides import Side, blocks, in_turns, report
 
 BATCH, STEPS, WIDTH, SQUARE = 64, 128, 256, 2048
 # Products forward and back: of the input and of the state, 6 operations a weight and step.
@@ -124,12 +123,7 @@ def main() -> None:
         python = options.torch if name.startswith("torch") else sys.executable
         command = [python, __file__, "--steps", str(options.steps), "--side", name]
         sides[name] = Side(name, command)
-    for _ in range(options.rounds):
-        for side in sides.values():
-            side.block()
-    for side in sides.values():
-        side.end()
-    seconds = {name: statistics.median(side.seconds[1:]) for name, side in sides.items()}
+    seconds = in_turns(sides, options.rounds)
     rate = 2 * SQUARE**3 / seconds["square"]
     lines = [
         f"# Training a recurrent layer of width {WIDTH}: {BATCH} sequences of {STEPS} steps",

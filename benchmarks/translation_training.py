@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import Side, blocks, keras_turns, report
+from sides import Side, blocks, in_turns, keras_turns, report
 
 BATCH, STEPS, WIDTH, HEADS, HIDDEN, VOCABULARY, DEPTH = 64, 32, 256, 4, 1024, 8000, 3
 DROPOUT, SMOOTHING = 0.1, 0.1
@@ -163,13 +162,9 @@ def main() -> None:
         name: Side(name, [python, __file__, *numbers, "--side", side])
         for name, (side, python) in kinds.items()
     }
-    for _ in range(options.rounds):
-        for side in sides.values():
-            side.block()
-    for side in sides.values():
-        side.end()
+    seconds = in_turns(sides, options.rounds)
     per_block = options.steps * BATCH * STEPS
-    rates = {n: per_block / statistics.median(s.seconds[1:]) for n, s in sides.items()}
+    rates = {name: per_block / taken for name, taken in seconds.items()}
     lines = [
         f"# Training a Transformer of {DEPTH} + {DEPTH} layers, width {WIDTH}, float32",
         "",

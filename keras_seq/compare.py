@@ -678,8 +678,7 @@ class Comparison:
             joined = self.problem.average([every[i] for i in chosen])
             self.predictions[ENSEMBLE, seed] = joined
             scores.append(self.problem.scores(joined))
-            if seed == 0:
-                self.members = [names[i] for i in chosen]
+        self.members = [names[i] for i in members[0]]
         model = self.problem.deployable(self._ensemble_model())
         size, latency = self._cost(model)
         rows = [self.leaderboard.row(name) for name in self.members]

@@ -13,7 +13,7 @@ _TOLERANCE = 0.02
 
 @keras.saving.register_keras_serializable(package="keras_seq")
 class Dropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` in half the time, and compiled by XLA on a CPU in far less.
+    """`keras.layers.Dropout`, up to 1.8 times as fast, and far more where XLA compiles for a CPU.
 
     On a CPU drawing a number for each attention weight takes as long as the attention itself. Here
     each random number of 32 bits is cut into four, which leaves the share that is dropped a
@@ -50,18 +50,19 @@ class Dropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         import tensorflow as tf
 
-        levels = 256
-        if abs(round(self.rate * levels) / levels / self.rate - 1) > _TOLERANCE:
-            levels = 65536
+        parts, piece = 4, tf.uint8
+        if abs(round(self.rate * 256) / 256 / self.rate - 1) > _TOLERANCE:
+            parts, piece = 2, tf.uint16
+        levels = piece.max + 1
         dropped = round(self.rate * levels)
         x = tf.convert_to_tensor(inputs)
-        count, parts = tf.size(x), 4 if levels == 256 else 2
+        count = tf.size(x)
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         # Philox by name: what XLA selects by itself takes 30 times as long on a CPU.
         words = tf.random.stateless_uniform(
             [(count + parts - 1) // parts], seed, None, None, tf.uint32, alg="philox"
         )
-        drawn = tf.reshape(tf.bitcast(words, tf.uint8 if parts == 4 else tf.uint16), [-1])
+        drawn = tf.reshape(tf.bitcast(words, piece), [-1])
         drawn = tf.reshape(drawn[:count], tf.shape(x))
         scale = tf.constant(levels / (levels - dropped), x.dtype)
         y = x * tf.where(drawn >= dropped, scale, tf.zeros((), x.dtype))
