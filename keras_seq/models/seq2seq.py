@@ -49,6 +49,7 @@ def seq2seq(
         UserError: If an option is out of range.
 
     Example:
+        >>> import keras
         >>> source, target = keras.Input((None, 3)), keras.Input((None, 3))
         >>> seq2seq(source, target=target, width=8).shape
         (None, None, 8)
