@@ -64,3 +64,9 @@ def test_the_map_of_the_house_is_complete():
     }
     named = set(re.findall(r"`([\w/]+(?:\.py)?)`", TEXT.split("## The house")[1].split("##")[0]))
     assert rooms - {"__init__.py", "callable_module.py"} <= named
+
+
+def test_a_file_stays_on_one_worker(request):
+    """Where pytest-xdist cannot group tests, each worker makes every fixture: twice the time."""
+    if request.config.getoption("loadgroup", False):
+        assert request.node.nodeid.endswith("@tests/test_contributing.py")

@@ -18,7 +18,12 @@ def test_there_are_tutorials():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    # They share nothing: each may run on any worker.
+    [pytest.param(path, marks=pytest.mark.xdist_group(path.stem)) for path in TUTORIALS],
+    ids=lambda path: path.stem,
+)
 def test_tutorial_runs(path: Path, tmp_path: Path):
     environment = {
         **os.environ,
