@@ -384,6 +384,7 @@ def _learns(make: Callable[..., keras.Model], series: tuple[int, int], horizon: 
     if "time_index" in input_names(model):
         inputs["time_index"] = np.arange(len(x), dtype="int32") % 12
     model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="mse")
+    model.optimizer.build(model.trainable_variables)  # or the step is traced twice
 
     def loss() -> float:
         # Not `evaluate`: for one batch, compiling it would take longer than the training.

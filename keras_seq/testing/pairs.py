@@ -176,6 +176,7 @@ def _learns(make: Callable[..., keras.Model]) -> None:
     x = {"source": source, "tokens": fed}
     model, loss = make(), MaskedCrossentropy()
     model.compile(optimizer=keras.optimizers.Adam(1e-2), loss={"logits": loss})
+    model.optimizer.build(model.trainable_variables)  # or the step is traced twice
 
     def value() -> float:
         return float(loss(target + 1, run_model(model, x)["logits"]))

@@ -161,6 +161,7 @@ def _learns(make: Callable[..., keras.Model], steps: int) -> None:
     _adapt(model, tokens, labels)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.Adam(1e-2), loss={"logits": loss})
+    model.optimizer.build(model.trainable_variables)  # or the step is traced twice
 
     def value() -> float:
         logits = run_model(model, {"tokens": tokens})["logits"]
