@@ -69,7 +69,7 @@ class ClassificationProblem(Problem):
         self.options = options
         self.exclusive = not options.multi_label
         self.is_text = options.inputs == "text"
-        self._warm = text.WarmStart(options.init) if options.init else None
+        self.warm_start = text.WarmStart(options.init) if options.init else None
         first = read_examples(options, options.data)
         second = read_examples(options, options.test) if options.test else None
         self.items = first.items + (second.items if second else [])
@@ -173,8 +173,8 @@ class ClassificationProblem(Problem):
         from keras_seq.preprocessing import train_tokenizer
 
         options = self.options
-        if tokenizer is None and self._warm:
-            tokenizer = self._warm.tokenizer()
+        if tokenizer is None and self.warm_start:
+            tokenizer = self.warm_start.tokenizer()
         if tokenizer is None:
             tokenizer = train_tokenizer(
                 options.tokenizer,
@@ -252,10 +252,10 @@ class ClassificationProblem(Problem):
         """
         notes: tuple[str, ...] = ()
         taken: tuple[str, ...] = ()
-        if self._warm is not None:
-            same = self._warm.metadata.get("labels") == list(self.classes)
-            taken = self._warm.apply(model, skip=() if same else ("logits",))
-            notes = (self._warm.note(model, taken),)
+        if self.warm_start is not None:
+            same = self.warm_start.metadata.get("labels") == list(self.classes)
+            taken = self.warm_start.apply(model, skip=() if same else ("logits",))
+            notes = (self.warm_start.note(model, taken),)
         for layer in model.layers:
             ours = not type(layer).__module__.startswith("keras.")
             if ours and hasattr(layer, "adapt") and layer.name not in taken:
@@ -814,8 +814,8 @@ class ClassificationProblem(Problem):
         )
         size = int(type(self.options).defaults["batch_size"])
         said.append(f"padding: {train.waste(size):.1%} of the steps in batches of {size}")
-        if self._warm is not None:
-            said.append(f"tokenizer and weights of {self._warm.run} are taken over")
+        if self.warm_start is not None:
+            said.append(f"tokenizer and weights of {self.warm_start.run} are taken over")
         known = np.concatenate([self.rows["train"], self.rows["validation"]])
         test = self.rows["test"]
         said += text.duplicate_notes(

@@ -43,8 +43,8 @@ class DenoisingProblem(LanguageModelProblem):
 
     def __init__(self, options: LanguageModel) -> None:
         super().__init__(options)
-        if self.warm:
-            source, target = self.warm.tokenizers()
+        if self.warm_start:
+            source, target = self.warm_start.tokenizers()
             if source is not target:
                 raise UserError(
                     f"--init is {options.init}: it has a tokenizer for each side, and --objective "

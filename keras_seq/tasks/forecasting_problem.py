@@ -180,15 +180,19 @@ class ForecastingProblem(Problem):
             "mse": keras.losses.MeanSquaredError(),
             "mae": keras.losses.MeanAbsoluteError(),
         }
+        # Not by name: their variables would be made by the first step, which TensorFlow then traces
+        # once more without them.
+        mse, mae = keras.metrics.MeanSquaredError("mse"), keras.metrics.MeanAbsoluteError("mae")
+        metrics = {"forecast": [mse, mae]}
         if self.head.levels:
             return {
                 "loss": {"forecast": None, "quantiles": PinballLoss(self.head.levels)},
-                "metrics": {"forecast": ["mse", "mae"]},
+                "metrics": metrics,
                 "prepare_targets": lambda y: {"forecast": y, "quantiles": y},
             }
         return {
             "loss": {"forecast": losses[self.options.loss]},
-            "metrics": {"forecast": ["mse", "mae"]},
+            "metrics": metrics,
             "prepare_targets": lambda y: {"forecast": y},
         }
 

@@ -77,7 +77,7 @@ class LanguageModelProblem(Problem):
 
     def __init__(self, options: LanguageModel) -> None:
         self.options = options
-        self.warm = WarmStart(options.init) if options.init else None
+        self.warm_start = WarmStart(options.init) if options.init else None
         self.streams = Streams.read(
             options.data,
             validation=options.validation,
@@ -85,7 +85,7 @@ class LanguageModelProblem(Problem):
             validation_fraction=options.validation_fraction,
             test_fraction=options.test_fraction,
             text_column=options.text_column,
-            tokenizer=self.warm.tokenizer() if self.warm else options.tokenizer,
+            tokenizer=self.warm_start.tokenizer() if self.warm_start else options.tokenizer,
             vocabulary=options.vocabulary,
             lowercase=options.lowercase,
             clean=options.clean,
@@ -157,7 +157,9 @@ class LanguageModelProblem(Problem):
             What was taken over.
         """
         plain = forget_states(model)  # the same weights
-        notes = (self.warm.note(plain, self.warm.apply(plain)),) if self.warm else ()
+        notes = (
+            (self.warm_start.note(plain, self.warm_start.apply(plain)),) if self.warm_start else ()
+        )
         if self.masked:
             model.get_layer("log_probability").adapt_counts(self.counts)
         return notes

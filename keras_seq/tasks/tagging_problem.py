@@ -99,7 +99,7 @@ class TaggingProblem(Problem):
                 f"{options.data} has the one tag {self.tags[0]!r} only: there is nothing to learn; "
                 "choose another with --tag-column"
             )
-        self.start = text.WarmStart(options.init) if options.init else None
+        self.warm_start = text.WarmStart(options.init) if options.init else None
         self.words = self._word_table(train_words)
         self.characters = (
             train_tokenizer("characters", (w for row in train_words for w in row), lowercase=False)
@@ -141,8 +141,8 @@ class TaggingProblem(Problem):
     def _word_table(self, words: list[list[str]]) -> Tokenizer:
         """The words that have ids of their own, as the tokenizer that says so."""
         options = self.options
-        if self.start is not None:
-            found = self.start.tokenizer()
+        if self.warm_start is not None:
+            found = self.warm_start.tokenizer()
             if found.kind != "words":
                 raise UserError(
                     f"--init is {options.init}: its tokens are {found.kind}, and tags are given to "
@@ -240,10 +240,10 @@ class TaggingProblem(Problem):
         Returns:
             What was taken over.
         """
-        if self.start is None:
+        if self.warm_start is None:
             return ()
-        taken = self.start.apply(model, skip=("logits", "scores", "potentials"))
-        return (self.start.note(model, taken),)
+        taken = self.warm_start.apply(model, skip=("logits", "scores", "potentials"))
+        return (self.warm_start.note(model, taken),)
 
     def training(self) -> dict[str, Any]:
         """Returns loss, metrics and how targets are paired with outputs, for `fit`."""

@@ -73,7 +73,7 @@ class TranslationProblem(Problem):
 
     def __init__(self, options: Translation) -> None:
         self.options = options
-        self.warm = text.WarmStart(options.init) if options.init else None
+        self.warm_start = text.WarmStart(options.init) if options.init else None
         self.taken = self._taken_tokenizers()
         # References are what the tokenizer of the target can write.
         self.lowercase = options.lowercase or (bool(self.taken) and self.taken[1].lowercase)
@@ -148,10 +148,10 @@ class TranslationProblem(Problem):
 
     def _taken_tokenizers(self) -> tuple[Tokenizer, ...]:
         """Those of source and target of ``--init``: the same words must have the same ids."""
-        if self.warm is None:
+        if self.warm_start is None:
             return ()
         options = self.options
-        source, target = self.warm.tokenizers()
+        source, target = self.warm_start.tokenizers()
         for tokenizer in (source, target):
             if tokenizer.kind not in TOKENIZERS:
                 raise UserError(
@@ -282,9 +282,9 @@ class TranslationProblem(Problem):
         Returns:
             What was taken over.
         """
-        if self.warm is None:
+        if self.warm_start is None:
             return ()
-        return (self.warm.note(model, self.warm.apply(model)),)
+        return (self.warm_start.note(model, self.warm_start.apply(model)),)
 
     def training_form(self, model: keras.Model) -> keras.Model:
         """Returns a network as it is trained: one that reads some of its own tokens, if asked.
