@@ -87,7 +87,7 @@ def ours(beam: int) -> Callable[[], Any]:
     """Our search."""
     from keras_seq.decoding import BeamOptions, beam_search, search_model
 
-    search = search_model(our_model(), hypotheses=beam, length=STEPS)
+    search = search_model(our_model(), hypotheses=beam, length=STEPS, compile=beam == 1)
     x, options = sources(), BeamOptions(min_length=STEPS)
 
     def run() -> None:

@@ -342,3 +342,16 @@ def test_a_decoder_that_peeks_at_the_source_is_refused():
     model = keras_seq.build(peeking, inputs={"source": (None,), "tokens": (None,)}, head=head)
     with pytest.raises(UserError, match="not marked as computed once"):
         search_model(model)
+
+
+@pytest.mark.parametrize("name", ["bahdanau", "convolutional", "transformer, all options"])
+@pytest.mark.parametrize("hypotheses", [1, 3])
+def test_a_search_compiled_by_xla_finds_the_same(name, hypotheses):
+    compiled = search_model(built(name), hypotheses=hypotheses, length=L, compile=True)
+    for prefix in (None, np.array([[7, 5], [8, 0], [0, 0]])):
+        wanted = beam_search(searched(name, hypotheses), SOURCE, best=hypotheses, prefix=prefix)
+        found = beam_search(compiled, SOURCE, best=hypotheses, prefix=prefix)
+        assert_array_equal(found.tokens, wanted.tokens)
+        assert_allclose(found.scores, wanted.scores, rtol=1e-5, atol=1e-5)
+        if wanted.alignments is not None:
+            assert_allclose(found.alignments, wanted.alignments, atol=1e-5)

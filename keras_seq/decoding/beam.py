@@ -134,9 +134,7 @@ def beam_search(
         )
     key = (options, best)
     if key not in model.traced:
-        model.traced[key] = tf.function(
-            search_function(model, options, best=best), autograph=False, reduce_retracing=True
-        )
+        model.traced[key] = model.function(search_function(model, options, best=best))
     search = model.traced[key]
     parts = [
         search(tf.constant(source[i : i + batch_size]), tf.constant(prefix[i : i + batch_size]))
@@ -233,7 +231,11 @@ class _Search:
         # Of each hypothesis at most one candidate ends it: 2 K of them hold K that go on. Where
         # there is one hypothesis and its best candidate ends it, the search is over.
         wide = min(2 * k if k > 1 else 1, self.model.vocabulary)
-        values, ids = tf.math.top_k(logs, wide)  # (B, K, 2 K)
+        if self.model.compile and wide == 1:  # XLA would sort
+            values = tf.reduce_max(logs, -1, keepdims=True)
+            ids = tf.argmax(logs, -1, tf.int32)[..., None]
+        else:
+            values, ids = tf.math.top_k(logs, wide)  # (B, K, 2 K)
         values = tf.reshape(values + now["log"][..., None], (batch, k * wide))
         ids = tf.reshape(ids, (batch, k * wide))
         total = min(2 * k, k * wide)
@@ -313,6 +315,8 @@ class _Search:
         logs += lost
         if self.options.no_repeat:
             logs = tf.where(self._repeated(tokens, place), 2 * _NEVER, logs)
+        if prefix.shape[1] == 0:
+            return logs
 
         def only_prefix() -> Any:
             # Behind the prefix stands a 0: there any token may come.

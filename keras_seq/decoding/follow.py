@@ -43,7 +43,7 @@ class Followed:
 
 
 def follow(
-    model: keras.Model, length: int, hypotheses: int | None = None, *, in_place: bool = False
+    model: keras.Model, length: int, hypotheses: int | None = None, *, update: str = "choice"
 ) -> Followed:
     """Follows a model's graph with one step of time.
 
@@ -53,7 +53,7 @@ def follow(
         length: Most positions to remember.
         hypotheses: How many hypotheses of each example go side by side, K; None: one, without
             an axis for it.
-        in_place: Whether memories are updated where they are; see `keras_seq.layers.steps.Step`.
+        update: How memories are written to, one of `keras_seq.layers.steps.UPDATES`.
 
     Returns:
         The two parts, not checked.
@@ -62,14 +62,14 @@ def follow(
         UserError: If a layer has no step, or the decoder takes something of the source that does
             not pass a layer with the attribute ``once``.
     """
-    return _Follower(model, length, hypotheses, in_place).run()
+    return _Follower(model, length, hypotheses, update).run()
 
 
 class _Follower:
     def __init__(
-        self, model: keras.Model, length: int, hypotheses: int | None, in_place: bool
+        self, model: keras.Model, length: int, hypotheses: int | None, update: str
     ) -> None:
-        self.in_place = in_place
+        self.update = update
         self.model = model
         self.length = length
         self.hypotheses = hypotheses
@@ -219,7 +219,7 @@ class _Follower:
                 self.starts[f"{layer.name}_{key}"] = self.memory_names[id(tensor)]
         # A recurrent layer goes on for ever; what is kept of each position has an end.
         bound = None if isinstance(layer, keras.layers.RNN) else self.length
-        step = Step(layer, length=bound, search=self.hypotheses is not None, in_place=self.in_place)
+        step = Step(layer, length=bound, search=self.hypotheses is not None, update=self.update)
         result, states = step(
             x, self.inputs[layer.name], self.position, ancestry=self.ancestry, given=given or None
         )

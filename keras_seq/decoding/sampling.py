@@ -200,9 +200,7 @@ def sample_search(
     ).reshape(len(rows), side, model.length)
     key = ("sample", choice)
     if key not in model.traced:
-        model.traced[key] = tf.function(
-            _sampled(model, choice), autograph=False, reduce_retracing=True
-        )
+        model.traced[key] = model.function(_sampled(model, choice))
     parts = [
         model.traced[key](
             tf.constant(rows[i : i + batch_size]), tf.constant(chances[i : i + batch_size])

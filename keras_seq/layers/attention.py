@@ -12,7 +12,7 @@ from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.positions import RotaryPositions
 from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, shared_at, shared_between
-from keras_seq.layers.steps import in_place, write_at
+from keras_seq.layers.steps import update, write_at
 
 Shape = tuple[Any, ...]
 
@@ -57,7 +57,7 @@ def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = No
     scores = ops.cast(scores, "float32")
     if valid is None:
         return _softmax(scores)
-    if training or in_place():
+    if training or update() != "choice":
         # A choice between two tensors that broadcast costs TensorFlow as much as a product of the
         # heads: the choice is made on the mask, which is small, before and after the softmax.
         highest = ops.where(valid, np.float32(np.inf), np.float32(-1e9))

@@ -25,27 +25,30 @@ from keras import ops
 # What the states of Keras's recurrent layers are called.
 _STATES = ("hidden", "cell")
 
-# Whether the step that is being computed may write into its states where they are.
-_IN_PLACE: ContextVar[bool] = ContextVar("in_place", default=False)
+#: How a step writes into a memory of all positions. "choice" chooses at each position, as every
+#: converter knows it; "in_place" writes where the memory stands, in a loop of TensorFlow; "slice"
+#: is for a loop that XLA compiles, and needs all rows at one position.
+UPDATES = ("choice", "in_place", "slice")
+
+_UPDATE: ContextVar[str] = ContextVar("update", default="choice")
 
 
-def in_place() -> bool:
-    """Tells whether the step that is being computed is for a loop of TensorFlow, not a converter.
+def update() -> str:
+    """Tells how the step that is being computed writes into its states, one of `UPDATES`.
 
     Example:
-        >>> in_place()
-        False
+        >>> update()
+        'choice'
     """
-    return _IN_PLACE.get()
+    return _UPDATE.get()
 
 
 def write_at(state: Any, new: Any, position: Any) -> Any:
     """Puts what one step leaves into the memory of all steps.
 
-    Within a `Step` that is told so, on TensorFlow, it is written where the memory stands: the
-    state that came in is then the same as the one that goes out, and must not be used again. Else
-    it is a choice at every position, which every converter knows, and which costs a pass over the
-    whole memory.
+    By default it is a choice at every position, which every converter knows, and which costs a
+    pass over the whole memory. Within a `Step` that is told so it is cheaper, see `UPDATES`. In
+    place, the state that came in is the same as the one that goes out: do not use it again.
 
     Args:
         state: (B, H, L, W).
@@ -62,7 +65,9 @@ def write_at(state: Any, new: Any, position: Any) -> Any:
         [[[[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]]]
     """
     position = ops.cast(position, "int32")
-    if not in_place() or keras.backend.backend() != "tensorflow":
+    if update() == "slice":
+        return ops.slice_update(state, (0, 0, position[0], 0), new)
+    if update() == "choice" or keras.backend.backend() != "tensorflow":
         place = ops.arange(state.shape[2], dtype="int32")[None, None, :, None]
         return ops.where(ops.equal(place, position[:, None, None, None]), new, state)
     import tensorflow as tf
@@ -162,8 +167,8 @@ class Step(keras.layers.Layer):
         layer: A built layer with a step, or one of Keras's recurrent layers.
         length: Most positions it can go through, for whom it concerns; None: any number.
         search: Whether x and the states have an axis of hypotheses.
-        in_place: Whether memories of all positions are updated and not made anew: faster in a
-            loop of TensorFlow, and nothing for LiteRT. Default False.
+        update: How memories of all positions are written to, one of `UPDATES`. Default
+            ``"choice"``.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -193,7 +198,7 @@ class Step(keras.layers.Layer):
         *,
         length: int | None = None,
         search: bool = False,
-        in_place: bool = False,
+        update: str = "choice",
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", f"{layer.name}_step")
@@ -202,7 +207,7 @@ class Step(keras.layers.Layer):
         self.layer = layer
         self.length = length
         self.search = search
-        self.in_place = in_place
+        self.update = update
         self.built = layer.built
 
     def call(
@@ -214,11 +219,11 @@ class Step(keras.layers.Layer):
         given: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Goes one step on."""
-        before = _IN_PLACE.set(self.in_place)
+        before = _UPDATE.set(self.update)
         try:
             return self._go_on(x, states, position, ancestry, given or {})
         finally:
-            _IN_PLACE.reset(before)
+            _UPDATE.reset(before)
 
     def _go_on(
         self, x: Any, states: dict[str, Any], position: Any, ancestry: Any, given: dict[str, Any]
@@ -265,7 +270,7 @@ class Step(keras.layers.Layer):
         """Returns the configuration."""
         layer = keras.saving.serialize_keras_object(self.layer)
         own = {"layer": layer, "length": self.length, "search": self.search}
-        return {**super().get_config(), **own, "in_place": self.in_place}
+        return {**super().get_config(), **own, "update": self.update}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Step:
