@@ -217,6 +217,19 @@ LAYERS: dict[str, dict[str, Any]] = {
         "call_kwargs": {"mask": MASK[:, :5]},
         "causal": True,
     },
+    "BlockwiseAttention": {
+        "layer": lambda: layers.BlockwiseAttention(2, block=4),  # T is more than a tile
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
+    "BlockwiseAttention-causal": {
+        "layer": lambda: layers.BlockwiseAttention(
+            4, width=8, causal=True, rotary=True, kv_heads=2, bias="alibi", qk_norm=True, block=4
+        ),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+    },
     "CRFMarginals": {
         "layer": layers.CRFMarginals,
         "inputs": random(3, T, 4, 4),
@@ -274,6 +287,19 @@ LAYERS: dict[str, dict[str, Any]] = {
         "call_kwargs": {"mask": MASK[:, :5], "target_mask": FIRST},
         "causal": True,
     },
+    "DiagonalStateSpace": {
+        "layer": lambda: layers.DiagonalStateSpace(6, states=4, return_sequences=True),
+        "inputs": random(3, T, 5),
+        "mask": MASK,
+        "causal": True,
+    },
+    "DiagonalStateSpace-real": {
+        "layer": lambda: layers.DiagonalStateSpace(
+            states=3, initialization="real", return_sequences=True
+        ),
+        "inputs": random(3, T, 4),
+        "causal": True,
+    },
     "FeedForward": {"layer": lambda: layers.FeedForward(12), "inputs": random(3, T, 4)},
     "FeedForward-glu": {
         "layer": lambda: layers.FeedForward(glu=True),
@@ -322,6 +348,12 @@ LAYERS: dict[str, dict[str, Any]] = {
         "layer": lambda: layers.MemoryProjection(2, 6),
         "inputs": random(3, T, 4),
         "mask": MASK,
+    },
+    "MinGRU": {
+        "layer": lambda: layers.MinGRU(6, return_sequences=True),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
     },
     "MultiHeadAttention": {
         "layer": lambda: layers.MultiHeadAttention(2),
@@ -465,6 +497,20 @@ LAYERS: dict[str, dict[str, Any]] = {
         "layer": lambda: layers.SinusoidalPositions(max_length=16),
         "inputs": random(3, T, 4),
         "causal": True,
+    },
+    "SlidingWindowAttention": {
+        "layer": lambda: layers.SlidingWindowAttention(
+            2, window=2, kv_heads=1, bias="relative", block=4
+        ),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+    },
+    "SlidingWindowAttention-causal": {
+        "layer": lambda: layers.SlidingWindowAttention(2, window=2, causal=True, block=4),
+        "inputs": random(3, T, 4),
+        "mask": MASK,
+        "causal": True,
+        "export": False,
     },
     "TemporalBlock": {
         "layer": lambda: layers.TemporalBlock(6, dilation=2, dropout=0.1),

@@ -1,0 +1,231 @@
+"""Scaled dot-product attention in the form that suits its length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seq.layers.attention import head_scores, head_values, masked_softmax
+from keras_seq.layers.blockwise import blockwise_attention
+from keras_seq.layers.long_checks import check_long, seed_pair
+from keras_seq.layers.sliding_window import sliding_window_attention
+
+# Up to so many weights, 64 MB in float32, all are held at once, which is faster on a CPU; training
+# needs some four times as much. A batch whose size is not known is taken for one of 16.
+_MOST, _BATCH = 2**24, 16
+# Queries of a block that are written out at once.
+_ROWS = 512
+_METHODS = ("auto", "plain", "blockwise", "window")
+
+
+def dot_product_attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    mask: Any = None,
+    causal: bool = False,
+    window: int | None = None,
+    bias: Any = None,
+    dropout: float = 0.0,
+    seed: Any = None,
+    method: str = "auto",
+    block: int | None = None,
+    training: bool | None = None,
+    return_weights: bool = False,
+) -> Any:
+    """Averages values by the softmax of scaled scores, and picks how by length and memory.
+
+    The rule: ``"plain"``, all weights at once, where they are to be returned, on another backend
+    than TensorFlow, for a mask (B, T, S), and for up to 2^24 weights in all heads and rows (4 heads
+    of 2,048 steps; a batch whose size is unknown is taken for 16), or, where `block` is given, for
+    so many steps. Beyond, ``"window"`` where there is a window and ``"blockwise"`` else. Those have
+    two forms: in training, and where the length is unknown, a loop over tiles, in memory that grows
+    with the length. In inference with a known length the blocks of queries are written out one
+    after the other, in operators that every converter knows; an unknown length with a known batch
+    is how a converter asks, and gets the plain form. `method` overrides the choice between plain
+    and tiles, not what a backend can do.
+
+    Args:
+        q: Queries, (B, H, T, D), not yet scaled.
+        k: Keys, (B, G, S, D), H a multiple of G.
+        v: Values, (B, G, S, Dv).
+        mask: (B, S) bool, True at real keys, or (B, T, S); None: all.
+        causal: Whether query t sees only keys up to t. Default False.
+        window: How many steps before its own and after it a query sees; None: all.
+        bias: (2 M + 1, H) or (H,), see `blockwise_attention`.
+        dropout: On the weights, in training, 0 to below 1. Default 0.
+        seed: See `blockwise_attention`.
+        method: ``"auto"``, ``"plain"``, ``"blockwise"`` or ``"window"``. Default ``"auto"``.
+        block: Most steps of a tile's sides; None: see the two functions.
+        training: Whether gradients are wanted, and weights dropped. Default None: no.
+        return_weights: Whether to return the weights too. Default False.
+
+    Returns:
+        (B, H, T, Dv), of the type of `q`, and with `return_weights` the weights (B, H, T, S),
+        before dropout. A query without a key to see gets zeros.
+
+    Raises:
+        ValueError: If the method is unknown, or cannot do what is asked of it.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[[[1.0], [2.0], [9.0]]]], "float32")  # one head, three steps
+        >>> for method in ("plain", "blockwise"):
+        ...     y = dot_product_attention(x, x, x, causal=True, method=method)
+        ...     print(np.asarray(y)[0, 0, :, 0].round(3))
+        [1.    1.881 9.   ]
+        [1.    1.881 9.   ]
+
+    Reference:
+        Vaswani et al. 2017, Attention Is All You Need.
+    """
+    whole = mask is not None and len(mask.shape) == 3
+    used = dropout if training else 0.0
+    flat = None if whole else mask
+    check_long(q, k, v, mask=flat, bias=bias, dropout=used, seed=seed, block=block, window=window)
+    method = _method(method, q, k, window, block, training, whole, return_weights)
+    if method == "plain":
+        valid = _valid(mask, causal, window, 0, ops.shape(q)[2], 0, ops.shape(k)[2])
+        mixed, weights = _rows(q, k, v, valid, bias, (0, 0), used, seed, training)
+        return (mixed, weights) if return_weights else mixed
+    if not training and q.shape[2] is not None and k.shape[2] is not None:
+        return _blocks_of_rows(q, k, v, mask, causal, window, bias, block or _ROWS)
+    options = {"mask": mask, "causal": causal, "bias": bias, "dropout": used, "seed": seed}
+    if window is None:
+        return blockwise_attention(q, k, v, block=block, **options)
+    return sliding_window_attention(q, k, v, window=window, block=block, **options)
+
+
+def _method(
+    method: str,
+    q: Any,
+    k: Any,
+    window: int | None,
+    block: int | None,
+    training: bool | None,
+    whole: bool,
+    return_weights: bool,
+) -> str:
+    """``"plain"`` or another."""
+    if method not in _METHODS:
+        raise ValueError(f"method is {method!r}: give one of {', '.join(map(repr, _METHODS))}")
+    if method == "window" and window is None:
+        raise ValueError("method is 'window' and there is no window: say how many steps")
+    if method == "blockwise" and window is not None:
+        raise ValueError(f"method is 'blockwise' and window is {window}: give 'window' or 'auto'")
+    if method in ("blockwise", "window") and (whole or return_weights):
+        raise ValueError(
+            f"method is {method!r}, which has no {'mask (B, T, S)' if whole else 'weights'}: give "
+            "'plain' or 'auto'"
+        )
+    if method == "plain" or whole or return_weights or keras.backend.backend() != "tensorflow":
+        return "plain"
+    lengths = (q.shape[2], k.shape[2])
+    if None in lengths:
+        return "plain" if q.shape[0] is not None and not training else "tiles"
+    count = (q.shape[0] or _BATCH) * q.shape[1] * lengths[0] * lengths[1]
+    few = count <= _MOST if block is None else max(lengths) <= block
+    return "plain" if method == "auto" and few else "tiles"
+
+
+def _valid(
+    mask: Any,
+    causal: bool,
+    window: int | None,
+    first_query: int,
+    queries: Any,
+    first_key: int,
+    keys: Any,
+) -> Any:
+    """(B or 1, 1, T or 1, S) bool, or None where everything may be seen."""
+    valid = None
+    if mask is not None:
+        mask = ops.cast(mask, "bool")
+        valid = ops.expand_dims(mask, 1 if len(mask.shape) == 3 else (1, 2))
+    if causal or window is not None:
+        query = ops.arange(queries, dtype="int32")[:, None] + first_query
+        key = ops.arange(keys, dtype="int32")[None, :] + first_key
+        near = query >= key if causal else None
+        if window is not None:
+            near_before = query <= key + window
+            near_after = query >= key if causal else query >= key - window
+            near = ops.logical_and(near_before, near_after)
+        near = ops.expand_dims(near, (0, 1))
+        valid = near if valid is None else ops.logical_and(valid, near)
+    return valid
+
+
+def _rows(
+    q: Any,
+    k: Any,
+    v: Any,
+    valid: Any,
+    bias: Any,
+    starts: tuple[int, int],
+    dropout: float,
+    seed: Any,
+    training: bool | None,
+) -> tuple[Any, Any]:
+    """All weights of these queries at once: what comes out, and the weights."""
+    # The query is scaled before the product, so that float16 does not overflow in it.
+    scores = head_scores(q * (q.shape[-1] ** -0.5), k)  # (B, H, T, S)
+    if bias is not None:
+        # In float32: what is small beside a score of 16 bits would be lost.
+        query = ops.arange(ops.shape(q)[2], dtype="int32")[:, None] + starts[0]
+        key = ops.arange(ops.shape(k)[2], dtype="int32")[None, :] + starts[1]
+        added = _between(ops.cast(bias, "float32"), key - query)
+        scores = ops.cast(scores, "float32") + added
+    weights = ops.cast(masked_softmax(scores, valid, training=training), v.dtype)
+    dropped = weights
+    if dropout:
+        if keras.backend.backend() == "tensorflow":
+            from keras_seq.layers.attention_tiles import drawn_scale
+
+            sizes = list(ops.shape(weights))
+            dropped = weights * drawn_scale(dropout, sizes, seed_pair(seed), weights.dtype)
+        else:
+            # Two calls must not drop the same where a generator was given.
+            key = seed if isinstance(seed, (int, keras.random.SeedGenerator)) else seed_pair(seed)
+            dropped = keras.random.dropout(weights, dropout, seed=key)
+    return head_values(dropped, v), weights
+
+
+def _between(bias: Any, later: Any) -> Any:
+    """(H, T, S) of a table or of slopes, by how many steps later the key is."""
+    if len(bias.shape) == 1:
+        return -ops.cast(ops.abs(later), "float32")[None] * bias[:, None, None]
+    farthest = bias.shape[0] // 2
+    near = ops.clip(later, -farthest, farthest) + farthest
+    return ops.transpose(ops.take(bias, near, axis=0), (2, 0, 1))
+
+
+def _blocks_of_rows(
+    q: Any, k: Any, v: Any, mask: Any, causal: bool, window: int | None, bias: Any, block: int
+) -> Any:
+    """The queries block after block, each with all the keys that it sees something of."""
+    import tensorflow as tf
+
+    q, k, v = (tf.convert_to_tensor(x) for x in (q, k, v))
+    steps, memory = q.shape[2], k.shape[2]
+    outputs: list[Any] = []
+    for first in range(0, steps, block):
+        last = min(first + block, steps)
+        begin = 0 if window is None else max(first - window, 0)
+        end = memory
+        if causal or window is not None:
+            end = min(end, last if causal else last + int(window or 0))
+        if begin >= end:
+            shape = [*ops.shape(q)[:2], last - first, v.shape[3]]
+            outputs.append(ops.zeros(shape, q.dtype))
+            continue
+        # One after the other, or all blocks would be in memory at once.
+        with tf.control_dependencies(outputs[-1:]):
+            seen = None if mask is None else ops.convert_to_tensor(mask)[:, begin:end]
+            valid = _valid(seen, causal, window, first, last - first, begin, end - begin)
+            rows = q[:, :, first:last]
+            part = (k[:, :, begin:end], v[:, :, begin:end], valid, bias, (first, begin))
+            outputs.append(_rows(rows, *part, 0.0, None, False)[0])
+    return ops.concatenate(outputs, axis=2) if len(outputs) > 1 else outputs[0]
