@@ -16,14 +16,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_seq.layers.dropout import drawn_scale
+
 # Added to a score that is hidden, and the highest score of a row before its first key. What is
 # hidden is so much lower that its weight is 0 even beside the latter.
 _HIDDEN, _LOWEST = -1e30, -1e29
 # A tile of all heads and rows is to stay within the caches and a few megabytes.
 _BLOCKS = ((16, 512), (64, 256))
 _SMALLEST = 128
-# See `keras_seq.layers.dropout`.
-_TOLERANCE = 0.02
 
 
 def tiled_attention(
@@ -90,41 +90,6 @@ def tiled_attention(
         given.append(tf.cast(bias, tiles.compute))
     output = run(*given)[:, :, : tiles.query_steps]
     return tf.ensure_shape(output, [q.shape[0], q.shape[1], q.shape[2], v.shape[3]])
-
-
-def drawn_scale(rate: float, shape: Any, seed: Any, dtype: Any) -> Any:
-    """Draws what weights are multiplied with by dropout: 0, or what keeps the mean.
-
-    Args:
-        rate: Share that is dropped, above 0 and below 1; it is taken as a multiple of 1 / 256, or
-            of 1 / 65536 where that would be more than 2 % off.
-        shape: Of the result, a list of numbers and scalar tensors.
-        seed: (2,) int32.
-        dtype: Of the result.
-
-    Returns:
-        A tensor of that shape; the same for the same seed.
-
-    Example:
-        >>> drawn = drawn_scale(0.5, [1000], tf.constant([1, 2]), tf.float32)
-        >>> sorted(set(drawn.numpy().tolist()))
-        [0.0, 2.0]
-    """
-    parts, piece = 4, tf.uint8
-    if abs(round(rate * 256) / 256 / rate - 1) > _TOLERANCE:
-        parts, piece = 2, tf.uint16
-    levels = piece.max + 1
-    dropped = round(rate * levels)
-    count = 1
-    for size in shape:
-        count = count * size
-    # Philox by name: what XLA selects by itself takes 30 times as long on a CPU.
-    words = tf.random.stateless_uniform(
-        [(count + parts - 1) // parts], seed, None, None, tf.uint32, alg="philox"
-    )
-    drawn = tf.reshape(tf.reshape(tf.bitcast(words, piece), [-1])[:count], shape)
-    scale = tf.constant(levels / (levels - dropped), dtype)
-    return tf.where(drawn >= dropped, scale, tf.zeros((), dtype))
 
 
 class _Tiles:

@@ -50,20 +50,45 @@ class Dropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         import tensorflow as tf
 
-        parts, piece = 4, tf.uint8
-        if abs(round(self.rate * 256) / 256 / self.rate - 1) > _TOLERANCE:
-            parts, piece = 2, tf.uint16
-        levels = piece.max + 1
-        dropped = round(self.rate * levels)
         x = tf.convert_to_tensor(inputs)
-        count = tf.size(x)
+        sizes = [tf.shape(x)[i] if n is None else n for i, n in enumerate(x.shape)]
         seed = tf.cast(self.seed_generator.next(), tf.int32)
-        # Philox by name: what XLA selects by itself takes 30 times as long on a CPU.
-        words = tf.random.stateless_uniform(
-            [(count + parts - 1) // parts], seed, None, None, tf.uint32, alg="philox"
-        )
-        drawn = tf.reshape(tf.bitcast(words, piece), [-1])
-        drawn = tf.reshape(drawn[:count], tf.shape(x))
-        scale = tf.constant(levels / (levels - dropped), x.dtype)
-        y = x * tf.where(drawn >= dropped, scale, tf.zeros((), x.dtype))
-        return tf.ensure_shape(y, x.shape)
+        return tf.ensure_shape(x * drawn_scale(self.rate, sizes, seed, x.dtype), x.shape)
+
+
+def drawn_scale(rate: float, shape: Any, seed: Any, dtype: Any) -> Any:
+    """Draws what weights are multiplied with by dropout: 0, or what keeps the mean.
+
+    Args:
+        rate: Share that is dropped, above 0 and below 1; it is taken as a multiple of 1 / 256, or
+            of 1 / 65536 where that would be more than 2 % off.
+        shape: Of the result, a list of numbers and scalar tensors.
+        seed: (2,) int32.
+        dtype: Of the result.
+
+    Returns:
+        A tensor of that shape; the same for the same seed.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> drawn = drawn_scale(0.5, [1000], tf.constant([1, 2]), tf.float32)
+        >>> sorted(set(drawn.numpy().tolist()))
+        [0.0, 2.0]
+    """
+    import tensorflow as tf
+
+    parts, piece = 4, tf.uint8
+    if abs(round(rate * 256) / 256 / rate - 1) > _TOLERANCE:
+        parts, piece = 2, tf.uint16
+    levels = piece.max + 1
+    dropped = round(rate * levels)
+    count = 1
+    for size in shape:
+        count = count * size
+    # Philox by name: what XLA selects by itself takes 30 times as long on a CPU.
+    words = tf.random.stateless_uniform(
+        [(count + parts - 1) // parts], seed, None, None, tf.uint32, alg="philox"
+    )
+    drawn = tf.reshape(tf.reshape(tf.bitcast(words, piece), [-1])[:count], shape)
+    scale = tf.constant(levels / (levels - dropped), dtype)
+    return tf.where(drawn >= dropped, scale, tf.zeros((), dtype))
