@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sides import Side, blocks, report
+from sides import Side, blocks, conclude, report
 
 HEADS, WIDTH, SHORT, WINDOW = 4, 64, 256, 256
 # What each is called.
@@ -197,10 +197,7 @@ def main() -> None:
             f"| {ratio:.2f} | {wanted} |"
         )
     lines += ["", "Made by `python benchmarks/attention.py --torch PYTHON`.", ""]
-    print("\n".join(lines))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines), encoding="utf-8")
-    sys.exit(1 if fell_short else 0)
+    conclude(lines, options.out, not fell_short)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import Side, blocks, report
+from sides import Side, blocks, conclude, report
 
 BATCH, STEPS, WIDTH, HEADS, HIDDEN, VOCABULARY, DEPTH = 32, 64, 256, 4, 1024, 8000, 3
 # Side: what it is called, how wide its beam, whether PyTorch's interpreter runs it.
@@ -309,10 +309,7 @@ def main() -> None:
             f"| {label} | {beam} | {times[name]:,.0f} ({low:,.0f} to {high:,.0f}) | {shown} | "
             f"{mark} |"
         )
-    print("\n".join(lines))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join([*lines, ""]), encoding="utf-8")
-    sys.exit(1 if short else 0)
+    conclude([*lines, ""], options.out, not short)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import Side, blocks, keras_turns, report
+from sides import Side, blocks, conclude, keras_turns, report
 
 LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 4, 4, 128, 64, 12
 WANTED_LOSS, WANTED_RATIO = 1.85, 1.0
@@ -214,11 +214,8 @@ def main() -> None:
         f"{sides[1].seconds[0]:.0f} s.",
         "",
     ]
-    print("\n".join(lines))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines), encoding="utf-8")
     good = ratio <= WANTED_RATIO and found["keras_seq gpt"][2] <= WANTED_LOSS
-    sys.exit(0 if good else 1)
+    conclude(lines, options.out, good)
 
 
 if __name__ == "__main__":

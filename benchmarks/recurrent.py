@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sides import Side, blocks, in_turns, report
+from sides import Side, blocks, conclude, in_turns, report
 
 BATCH, STEPS, WIDTH, SQUARE = 64, 128, 256, 2048
 # Products forward and back: of the input and of the state, 6 operations a weight and step.
@@ -149,10 +149,7 @@ def main() -> None:
         names = [f"{SIDES[side][0]}, {SIDES[side][2]}" for side in (ours, other)]
         lines.append(f"| {names[0]} | {names[1]} | {ratio:.2f} | {wanted} |")
     lines += ["", "Made by `python benchmarks/recurrent.py --torch PYTHON`.", ""]
-    print("\n".join(lines))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines), encoding="utf-8")
-    sys.exit(1 if fell_short else 0)
+    conclude(lines, options.out, not fell_short)
 
 
 if __name__ == "__main__":

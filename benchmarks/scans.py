@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sides import Side, blocks, in_turns, report
+from sides import Side, blocks, conclude, in_turns, report
 
 WIDTH, TOKENS = 256, 8192
 LENGTHS = (1024, 2048, 4096, 8192)
@@ -143,10 +143,7 @@ def main() -> None:
         cells = " | ".join(f"{t:.2f}" for t in times)
         lines.append(f"| {SIDES[name][0]} | {cells} | {ratio:.2f} | {FLAT} |")
     lines += ["", "Made by `python benchmarks/scans.py`.", ""]
-    print("\n".join(lines))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines), encoding="utf-8")
-    sys.exit(1 if fell_short else 0)
+    conclude(lines, options.out, not fell_short)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Programs that are measured in turns, each in a process of its own, as two benchmarks do it.
+"""Programs that are measured in turns, each in a process of its own, and the page about them.
 
 A side answers a line with ``RESULT`` and numbers; between two of them it waits for the line ``go``,
 so that a shared machine drifts for all sides alike.
@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 def blocks() -> Iterator[None]:
@@ -105,3 +106,11 @@ def in_turns(sides: Mapping[str, Side], rounds: int) -> dict[str, float]:
     for side in sides.values():
         side.end()
     return {name: statistics.median(side.seconds[1:]) for name, side in sides.items()}
+
+
+def conclude(lines: Sequence[str], out: Path, met: bool) -> NoReturn:
+    """Prints and writes a page, and ends with 1 where what was wanted was not met."""
+    print("\n".join(lines))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines), encoding="utf-8")
+    sys.exit(0 if met else 1)

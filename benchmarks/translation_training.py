@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import Side, blocks, in_turns, keras_turns, report
+from sides import Side, blocks, conclude, in_turns, keras_turns, report
 
 BATCH, STEPS, WIDTH, HEADS, HIDDEN, VOCABULARY, DEPTH = 64, 32, 256, 4, 1024, 8000, 3
 DROPOUT, SMOOTHING = 0.1, 0.1
@@ -183,10 +183,7 @@ def main() -> None:
         f"Wanted: at least {WANTED} times PyTorch.",
         "",
     ]
-    print("\n".join(lines))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines), encoding="utf-8")
-    sys.exit(0 if max(rates.values()) >= WANTED * rates["PyTorch"] else 1)
+    conclude(lines, options.out, max(rates.values()) >= WANTED * rates["PyTorch"])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from keras import ops
 
 from keras_seq.layers.dropout import drawn_scale
 
@@ -109,8 +110,8 @@ class _Tiles:
         block: int | None,
     ) -> None:
         self.compute = tf.float64 if q.dtype == tf.float64 else tf.float32
-        self.batch, self.heads, self.query_steps, self.width = _sizes(q)
-        self.groups, self.key_steps, self.value_width = k.shape[1], _sizes(k)[2], v.shape[3]
+        self.batch, self.heads, self.query_steps, self.width = ops.shape(q)
+        self.groups, self.key_steps, self.value_width = k.shape[1], ops.shape(k)[2], v.shape[3]
         self.shared = self.heads // self.groups
         if block is None:
             block = _block(self.batch * self.heads)
@@ -397,12 +398,6 @@ def _stacked(array: Any, shape: list[int | None]) -> Any:
 
 def _known(sizes: list[Any]) -> list[int | None]:
     return [size if isinstance(size, int) else None for size in sizes]
-
-
-def _sizes(x: Any) -> list[Any]:
-    """Of each axis, a number where it is known."""
-    open_sizes = tf.shape(x)
-    return [open_sizes[axis] if size is None else size for axis, size in enumerate(x.shape)]
 
 
 def _split(steps: Any, block: Any) -> tuple[Any, Any]:

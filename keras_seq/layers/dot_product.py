@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_seq.layers.attention import head_scores, head_values, masked_softmax
 from keras_seq.layers.blockwise import blockwise_attention
+from keras_seq.layers.dropout import drawn_scale
 from keras_seq.layers.long_checks import check_long, seed_pair
 from keras_seq.layers.sliding_window import sliding_window_attention
 
@@ -182,10 +183,8 @@ def _rows(
     dropped = weights
     if dropout:
         if keras.backend.backend() == "tensorflow":
-            from keras_seq.layers.attention_tiles import drawn_scale
-
-            sizes = list(ops.shape(weights))
-            dropped = weights * drawn_scale(dropout, sizes, seed_pair(seed), weights.dtype)
+            scale = drawn_scale(dropout, ops.shape(weights), seed_pair(seed), weights.dtype)
+            dropped = weights * scale
         else:
             # Two calls must not drop the same where a generator was given.
             key = seed if isinstance(seed, (int, keras.random.SeedGenerator)) else seed_pair(seed)

@@ -51,9 +51,9 @@ class Dropout(keras.layers.Dropout):
         import tensorflow as tf
 
         x = tf.convert_to_tensor(inputs)
-        sizes = [tf.shape(x)[i] if n is None else n for i, n in enumerate(x.shape)]
         seed = tf.cast(self.seed_generator.next(), tf.int32)
-        return tf.ensure_shape(x * drawn_scale(self.rate, sizes, seed, x.dtype), x.shape)
+        scale = drawn_scale(self.rate, keras.ops.shape(x), seed, x.dtype)
+        return tf.ensure_shape(x * scale, x.shape)
 
 
 def drawn_scale(rate: float, shape: Any, seed: Any, dtype: Any) -> Any:
@@ -62,7 +62,7 @@ def drawn_scale(rate: float, shape: Any, seed: Any, dtype: Any) -> Any:
     Args:
         rate: Share that is dropped, above 0 and below 1; it is taken as a multiple of 1 / 256, or
             of 1 / 65536 where that would be more than 2 % off.
-        shape: Of the result, a list of numbers and scalar tensors.
+        shape: Of the result, numbers and scalar tensors.
         seed: (2,) int32.
         dtype: Of the result.
 

@@ -103,6 +103,39 @@ def times(p: Parts, q: Parts) -> Parts:
     return [p[0] * q[0] - p[1] * q[1], p[0] * q[1] + p[1] * q[0]]
 
 
+def wide_dtype(dtype: str) -> str:
+    """Returns the type in which long sums are kept: 32 bits or more.
+
+    Args:
+        dtype: In which a layer computes.
+
+    Example:
+        >>> wide_dtype("bfloat16"), wide_dtype("float64")
+        ('float32', 'float64')
+    """
+    return "float64" if dtype == "float64" else "float32"
+
+
+def zero_before_first(x: Any, mask: Any) -> Any:
+    """Sets to zero what a row gives before its first real step.
+
+    Args:
+        x: (B, T, W).
+        mask: (B, T) bool, True at real steps.
+
+    Returns:
+        A tensor like `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> mask = np.array([[False, True, False]])
+        >>> np.asarray(zero_before_first(np.ones((1, 3, 1)), mask))[0, :, 0].tolist()
+        [0.0, 1.0, 1.0]
+    """
+    shown = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
+    return ops.where(ops.expand_dims(shown, -1), x, ops.zeros_like(x))
+
+
 def _conjugate(p: Parts) -> Parts:
     return [p[0], *(-part for part in p[1:])]
 

@@ -97,7 +97,7 @@ class BlockwiseAttention(MultiHeadAttention):
             raise ValueError(f"block is {block}: give at least 1, or None")
         self.block = block
 
-    _window: int | None = None
+    window: Any = None  # all steps; a number in `SlidingWindowAttention`
 
     def build(self, x_shape: Shape) -> None:  # type: ignore[override]
         """Makes the projections."""
@@ -120,7 +120,7 @@ class BlockwiseAttention(MultiHeadAttention):
             v,
             mask=mask,
             causal=self.causal,
-            window=self._window,
+            window=self.window,
             bias=self._bias_by_distance(distances),
             dropout=self.dropout,
             seed=self.dropout_layer.seed_generator if self.dropout else None,
@@ -256,7 +256,6 @@ class SlidingWindowAttention(BlockwiseAttention):
         if window < 0:
             raise ValueError(f"window is {window}: give at least 0")
         self.window = window
-        self._window = window
 
     def step(
         self,

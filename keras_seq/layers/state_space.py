@@ -9,9 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seq.layers.linear_recurrence import Parts, linear_scan, times
+from keras_seq.layers.linear_recurrence import (
+    Parts,
+    linear_scan,
+    times,
+    wide_dtype,
+    zero_before_first,
+)
 from keras_seq.layers.masking import zero_masked
-from keras_seq.layers.min_gru import wide_dtype, zero_before_first
 
 Shape = tuple[Any, ...]
 _CHUNK = 64
