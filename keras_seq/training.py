@@ -26,6 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_seq.data.numbered import NumberedBatches
 from keras_seq.errors import UserError
 
 SCHEDULES = ("cosine", "inverse_sqrt", "constant")
@@ -50,7 +51,7 @@ class StepData(Protocol):
         """Returns batches from `start_step` on; shuffled by `seed`, in order without one."""
 
 
-class ArrayData:
+class ArrayData(NumberedBatches):
     """Arrays (or dicts of arrays) as `StepData`.
 
     Args:
@@ -73,41 +74,31 @@ class ArrayData:
         """Returns the number of examples."""
         return self._length
 
-    def dataset(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        start_step: int = 0,
-        steps: int | None = None,
-    ) -> tf.data.Dataset:
-        """Returns batches from a step on.
+    def _steps_in_order(self, batch_size: int) -> int:
+        return math.ceil(len(self) / batch_size)
 
-        Args:
-            batch_size: Examples in a batch; the last one of a pass may be smaller.
-            seed: Shuffles each pass in its own order; None keeps the order.
-            start_step: The first batch.
-            steps: How many batches; None is one pass without a seed, endless with one.
-        """
-        per_pass = math.ceil(len(self) / batch_size)
-        if steps is None:
-            steps = per_pass if seed is None else 2**40
+    def _numbered(self, batch_size: int, seed: int | None) -> Callable[[int], tuple[Any, Any]]:
+        per_pass = self._steps_in_order(batch_size)
+        # Pass and its order: one name, as several iterators may read and change it.
+        held = (-1, np.arange(len(self)))
 
-        def batches() -> Any:
-            order, of = np.arange(len(self)), -1
-            for step in range(start_step, start_step + steps):
-                number, batch = divmod(step, per_pass)
-                if seed is not None and number != of:
-                    order, of = np.random.default_rng([seed, number]).permutation(len(self)), number
-                rows = order[batch * batch_size : (batch + 1) * batch_size]
-                yield keras.tree.map_structure(lambda a, rows=rows: a[rows], (self.x, self.y))
+        def batch(step: int) -> tuple[Any, Any]:
+            nonlocal held
+            number, place = divmod(step, per_pass)
+            found = held
+            if seed is not None and found[0] != number:
+                order = np.random.default_rng([seed, number]).permutation(len(self))
+                found = held = (number, order)
+            rows = found[1][place * batch_size : (place + 1) * batch_size]
+            x, y = keras.tree.map_structure(lambda a: a[rows], (self.x, self.y))
+            return x, y
 
-        signature = keras.tree.map_structure(
+        return batch
+
+    def _signature(self) -> Any:
+        return keras.tree.map_structure(
             lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), (self.x, self.y)
         )
-        found = tf.data.Dataset.from_generator(batches, output_signature=signature)
-        # Without a known number Keras takes the end of the data for a mishap, and warns.
-        return found.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
 def epoch_steps(examples: int, batch_size: int, most: int = 500) -> int:

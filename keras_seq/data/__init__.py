@@ -16,6 +16,8 @@ _HOMES = {
     "make_dates": "dates",
     "near_duplicates": "duplicates",
     "make_reviews": "grammar",
+    "NumberedBatches": "numbered",
+    "numbered_batches": "numbered",
     "PairBatches": "pair_batches",
     "Pairs": "parallel",
     "filter_pairs": "parallel",

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from keras_seq.data.numbered import NumberedBatches
 from keras_seq.errors import UserError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 __all__ = ["MaskedBatches", "StreamBatches"]
 
 _START, _MASK, _FIRST = 2, 4, 5  # ids of `<s>`, `<mask>` and the first real token
 
 
-class StreamBatches:
+class StreamBatches(NumberedBatches):
     """Windows of a stream of ids with the next id at every step as the target.
 
     To train, each pass over the stream is cut into windows that lie side by side, from another
@@ -62,8 +60,8 @@ class StreamBatches:
         self.ids = ids
         self.context = context
         self.stride = stride
-        self._of = (-1, -1)  # seed and pass of the starts that were drawn last
-        self._starts = np.zeros(0, np.int64)
+        # Seed, pass, starts that were drawn last: one name, as several iterators may change it.
+        self._drawn = (-1, -1, np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         """Number of windows at fixed places."""
@@ -102,46 +100,26 @@ class StreamBatches:
         most = max(1, len(self.ids) // self.context)
         per_pass = max(1, most // batch_size)
         number, batch = divmod(step, per_pass)
-        if (seed, number) != self._of:
+        drawn = self._drawn
+        if (seed, number) != drawn[:2]:
             # One window less leaves room for any offset within a window.
             most -= most > 1
             spare = max(0, len(self.ids) - most * self.context)
             generator = np.random.default_rng([seed, number])
             offset = int(generator.integers(0, spare + 1))
-            self._starts = offset + generator.permutation(most) * self.context
-            self._of = (seed, number)
+            starts = offset + generator.permutation(most) * self.context
+            drawn = self._drawn = (seed, number, starts)
         rows = np.arange(batch * batch_size, (batch + 1) * batch_size)
-        return self._starts[rows % len(self._starts)]
+        return drawn[2][rows % len(drawn[2])]
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        start_step: int = 0,
-        steps: int | None = None,
-    ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-        """The batches of `dataset` as NumPy arrays.
+    def _steps_in_order(self, batch_size: int) -> int:
+        return self.scoring_steps(batch_size)
 
-        Args:
-            batch_size: See `dataset`.
-            seed: See `dataset`.
-            start_step: See `dataset`.
-            steps: See `dataset`.
-
-        Yields:
-            Inputs and targets as `batch` gives them.
-        """
+    def _numbered(self, batch_size: int, seed: int | None) -> Callable[[int], tuple[Any, Any]]:
+        if seed is not None:
+            return lambda step: self.training_batch(batch_size, seed, step)
         per_pass = self.scoring_steps(batch_size)
-        if steps is None and seed is None:
-            steps = per_pass - start_step % per_pass
-        step = start_step
-        while steps is None or step < start_step + steps:
-            if seed is None:
-                yield self.scoring_batch(batch_size, step % per_pass)
-            else:
-                yield self.training_batch(batch_size, seed, step)
-            step += 1
+        return lambda step: self.scoring_batch(batch_size, step % per_pass)
 
     def scoring_steps(self, batch_size: int) -> int:
         """How many batches hold the windows at fixed places.
@@ -180,44 +158,14 @@ class StreamBatches:
         tokens, following = self._windows(self._shuffled(batch_size, seed, step))
         return {"tokens": tokens}, following
 
-    def dataset(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        start_step: int = 0,
-        steps: int | None = None,
-    ) -> tf.data.Dataset:
-        """Batches as a `tf.data.Dataset` in which batch k depends on k alone.
-
-        Args:
-            batch_size: Windows in a batch.
-            seed: Shuffles; None gives the windows at fixed places, in order, the last batch may be
-                smaller.
-            start_step: The first batch.
-            steps: How many batches. None: without end where there is a seed, to the end of the
-                pass of `start_step` where there is none.
-
-        Returns:
-            A dataset of (inputs, targets).
-        """
+    def _signature(self) -> Any:
         import tensorflow as tf
 
         x, y = self.batch(np.arange(1))
-        signature = (
+        return (
             {k: tf.TensorSpec((None, *v.shape[1:]), v.dtype) for k, v in x.items()},
             tf.TensorSpec((None, *y.shape[1:]), y.dtype),
         )
-        if steps is None and seed is None:
-            per_pass = self.scoring_steps(batch_size)
-            steps = per_pass - start_step % per_pass
-        found = tf.data.Dataset.from_generator(
-            lambda: self.batches(batch_size, seed=seed, start_step=start_step, steps=steps),
-            output_signature=signature,
-        )
-        # Without a known number Keras takes the end of the data for a mishap, and warns.
-        count = tf.data.INFINITE_CARDINALITY if steps is None else steps
-        return found.apply(tf.data.experimental.assert_cardinality(count)).prefetch(4)
 
 
 class MaskedBatches(StreamBatches):

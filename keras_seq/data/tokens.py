@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_seq.data.numbered import NumberedBatches
 from keras_seq.errors import UserError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 __all__ = ["LengthBatches", "PassBatches", "TokenBatches", "TokenStore"]
 
@@ -161,7 +159,7 @@ def _int32(row: Any, number: int) -> np.ndarray:
     return np.ascontiguousarray(found, np.int32)
 
 
-class PassBatches(ABC):
+class PassBatches(NumberedBatches):
     """Batches of rows, pass after pass, in which batch k is a pure function of k.
 
     A subclass says how a pass is cut into batches, and what a batch of rows holds. Every pass has
@@ -183,9 +181,8 @@ class PassBatches(ABC):
     def _pass(self, batch_size: int, seed: int | None, number: int) -> list[np.ndarray]:
         """The batches of one pass, as row numbers counted as in `batch`."""
 
-    @abstractmethod
-    def _signature(self) -> Any:
-        """What a batch looks like, as `tf.TensorSpec`."""
+    def _steps_in_order(self, batch_size: int) -> int:
+        return self.steps_of_pass(batch_size)
 
     def _of_pass(self, seed: int | None, number: int) -> PassBatches:
         """The data of one pass, where passes differ in more than their order."""
@@ -200,87 +197,23 @@ class PassBatches(ABC):
         """
         return math.ceil(len(self) / batch_size)
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        start_step: int = 0,
-        steps: int | None = None,
-    ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-        """The batches of `dataset` as NumPy arrays.
+    def _numbered(self, batch_size: int, seed: int | None) -> Callable[[int], tuple[Any, Any]]:
+        per_pass = self.steps_of_pass(batch_size, seed)
+        # Pass, its data, its batches: one name, as several iterators may read and change it.
+        held: tuple[int, PassBatches, list[np.ndarray]] | None = None
 
-        Args:
-            batch_size: See `dataset`.
-            seed: See `dataset`.
-            start_step: See `dataset`.
-            steps: See `dataset`.
-
-        Yields:
-            Inputs and targets as `batch` gives them.
-        """
-        per_pass = self._per_pass(batch_size, seed, start_step)
-        if steps is None and seed is None:
-            steps = per_pass - start_step % per_pass
-        step, of, data, order = start_step, -1, self, list[np.ndarray]()
-        while steps is None or step < start_step + steps:
+        def batch(step: int) -> tuple[Any, Any]:
+            nonlocal held
             number, place = divmod(step, per_pass)
-            if number != of:
-                # Without a seed every pass is the same.
-                if seed is not None or not order:
-                    data = self._of_pass(seed, number)
-                    order = data._pass(batch_size, seed, number)
-                of = number
-            yield data.batch(order[place])
-            step += 1
+            if seed is None:
+                number = 0  # every pass is the same
+            found = held
+            if found is None or found[0] != number:
+                data = self._of_pass(seed, number)
+                found = held = (number, data, data._pass(batch_size, seed, number))
+            return found[1].batch(found[2][place])
 
-    def dataset(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        start_step: int = 0,
-        steps: int | None = None,
-    ) -> tf.data.Dataset:
-        """Batches as a `tf.data.Dataset` in which batch k depends on k alone.
-
-        Args:
-            batch_size: Rows in a batch; one batch of a pass may be smaller.
-            seed: Shuffles each pass in its own order; None sorts all rows by length (see
-                `order`).
-            start_step: The first batch.
-            steps: How many batches. None: without end where there is a seed, to the end of the
-                pass of `start_step` where there is none.
-
-        Returns:
-            A dataset of (inputs, targets), or of inputs alone where there are no targets.
-
-        Raises:
-            ValueError: No rows, or a number out of range.
-        """
-        import tensorflow as tf
-
-        per_pass = self._per_pass(batch_size, seed, start_step)
-        if steps is None and seed is None:
-            steps = per_pass - start_step % per_pass
-
-        def generate() -> Iterator[Any]:
-            options: dict[str, Any] = {"start_step": start_step, "steps": steps}
-            for x, y in self.batches(batch_size, seed=seed, **options):
-                yield x if self.targets is None else (x, y)
-
-        found = tf.data.Dataset.from_generator(generate, output_signature=self._signature())
-        # Without a known number Keras takes the end of the data for a mishap, and warns.
-        count = tf.data.INFINITE_CARDINALITY if steps is None else steps
-        return found.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
-
-    def _per_pass(self, batch_size: int, seed: int | None, start_step: int) -> int:
-        if batch_size < 1 or start_step < 0 or not len(self) or (seed is not None and seed < 0):
-            raise ValueError(
-                "needs at least one row, batch_size >= 1, start_step >= 0 and seed >= 0, got "
-                f"{len(self)} rows, batch_size {batch_size}, start_step {start_step}, seed {seed}"
-            )
-        return self.steps_of_pass(batch_size, seed)
+        return batch
 
 
 class LengthBatches(PassBatches):
