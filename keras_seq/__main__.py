@@ -514,6 +514,45 @@ def export(
 
 
 @app.command()
+def benchmark(
+    exports: Annotated[list[Path], typer.Argument(help="Folders that were exported.")],
+    forms: Annotated[
+        str, typer.Option(help="Which of saved_model, litert, litert_int8 ...; with commas.")
+    ] = "all",
+    signature: Annotated[str, typer.Option(help="Which signature.")] = "serving_default",
+    length: Annotated[int | None, typer.Option(help="Steps of inputs of open length.")] = None,
+    repeats: Annotated[int, typer.Option(help="Most calls of a form in a turn.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Turns of each form.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Folder for table and picture.")] = None,
+) -> None:
+    """Time exported forms: latency, memory, size, and their error beside it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_seq.benchmark import benchmark as run_benchmark
+
+    found = run_benchmark(
+        exports,
+        forms=None if forms == "all" else tuple(forms.split(",")),
+        signature=signature,
+        length=length,
+        repeats=repeats,
+        rounds=rounds,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    head, body = found.table()
+    table = Table(*head)
+    for cells in body:
+        table.add_row(*cells)
+    Console().print(table)
+    for line in found.notes():
+        print(line)
+    if out is not None:
+        for path in found.write(out):
+            print(f"-> {path}")
+
+
+@app.command()
 def tensorboard(
     runs: Annotated[Path, typer.Argument(help="A comparison's folder.")] = Path("runs"),
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 6006,

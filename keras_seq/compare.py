@@ -845,7 +845,7 @@ class Comparison:
         return found
 
     def _write_text(self, path: Path, text: str) -> None:
-        from keras_seq.training import write_atomically
+        from keras_seq.files import write_atomically
 
         write_atomically(path, text.encode())
 

@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import math
-import os
 import shutil
 import time
 import warnings
@@ -28,6 +27,7 @@ import tensorflow as tf
 
 from keras_seq.data.numbered import NumberedBatches
 from keras_seq.errors import UserError
+from keras_seq.files import write_atomically
 
 SCHEDULES = ("cosine", "inverse_sqrt", "constant")
 CHECKPOINT = "checkpoint.npz"  # in a run's folder: all that the next step depends on
@@ -781,29 +781,3 @@ class _LastEpochs(_Judged):
             for path in self._folder.glob("epoch_*.npz"):
                 if int(path.stem.removeprefix("epoch_")) <= self.epoch - self._count:
                     path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part.
-
-    Args:
-        path: Where to; the folder must exist.
-        content: The bytes.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
-        >>> write_atomically(path, b"whole")
-        >>> path.read_text()
-        'whole'
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

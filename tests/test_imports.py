@@ -20,6 +20,7 @@ PACKAGE = ROOT / "keras_seq"
 RANKS = {
     "callable_module": 0,
     "errors": 0,
+    "files": 0,
     "lazy": 0,
     "registry": 0,
     "baselines": 1,
@@ -41,6 +42,7 @@ RANKS = {
     "export": 3,
     "training": 3,
     "compare": 4,
+    "benchmark": 4,
     "recipe": 4,
     "runs": 4,
     "explain": 4,

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_seq.data import PairBatches, TokenStore
 from keras_seq.errors import UserError
+from keras_seq.files import write_atomically
 from keras_seq.losses import MaskedCrossentropy
 from keras_seq.training import (
     ArrayData,
@@ -19,7 +20,6 @@ from keras_seq.training import (
     forget,
     learning_rates,
     steps_of_epoch,
-    write_atomically,
 )
 
 # Everything that remembers something: dropout and recurrent dropout (seed generators), batch

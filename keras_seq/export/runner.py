@@ -36,7 +36,7 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    _reset_peak_memory()
+    reset_peak_memory()
     operators, foreign, floating = read_operators(model)
     if foreign:
         raise RuntimeError(f"it needs operators that are not builtin: {', '.join(foreign)}")
@@ -74,7 +74,7 @@ def run(*, model: str, samples: str, outputs: str, repeats: int) -> dict[str, An
         "outputs": _describe(function.get_output_details()),
         "latency_ms": half,
         "latency_p95_ms": most,
-        "peak_memory_mb": _peak_memory(),
+        "peak_memory_mb": peak_memory(),
         "tensorflow_loaded": "tensorflow" in sys.modules,
         "versions": {"ai-edge-litert": version("ai-edge-litert")},
     }
@@ -192,12 +192,13 @@ def _describe(details: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reset_peak_memory() -> None:
+def reset_peak_memory() -> None:
+    """Sets this process's high-water mark of memory back, where the system lets it."""
     with contextlib.suppress(OSError):  # Linux only: 5 sets the high-water mark back
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory() -> float | None:
+def peak_memory() -> float | None:
     """Most memory that the process had since the reset, MiB."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
