@@ -57,6 +57,7 @@ def make(kind: str, folder: Path) -> dict[str, Path]:
     import keras
 
     import keras_seq
+    from keras_seq.export.workers import close_workers
 
     keras.utils.set_random_seed(0)
     x = keras.Input((STEPS, FEATURES), name="series")
@@ -76,7 +77,7 @@ def make(kind: str, folder: Path) -> dict[str, Path]:
     draw = np.random.default_rng(0)
     samples = {"series": draw.standard_normal((32, STEPS, FEATURES)).astype("float32")}
     found = keras_seq.export(model, folder / kind, formats=formats, samples=samples)
-    keras_seq.export.close_workers()
+    close_workers()
     return {name: folder / kind / entry["file"] for name, entry in found["formats"].items()}
 
 

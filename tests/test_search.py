@@ -36,6 +36,10 @@ MODELS = {
         {"width": 8, "score": "luong_general", "cell": "lstm", "depth": 2},
     ),
     "coverage": ("seq2seq_attention", {"width": 8, "coverage": True}),
+    "conditional": (
+        "seq2seq_attention",
+        {"width": 8, "order": "conditional", "encoder_width": 6},
+    ),
     "transformer": ("seq2seq_transformer", {"width": 8, "depth": 2, "heads": 2}),
     "transformer, all options": (
         "seq2seq_transformer",

@@ -1,4 +1,4 @@
-"""Recurrent decoders with attention, in Bahdanau's order and in Luong's."""
+"""Recurrent decoders with attention: Bahdanau's order, Luong's, and the conditional one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_seq.layers.recurrent import CELLS
 Shape = tuple[Any, ...]
 States = dict[str, Any]
 
-ORDERS = ("bahdanau", "luong")
+ORDERS = ("bahdanau", "luong", "conditional")
 _PARTS = {"rnn": ("hidden",), "gru": ("hidden",), "lstm": ("hidden", "cell")}
 
 
@@ -35,7 +35,9 @@ class AttentionDecoder(keras.layers.Layer):
     c_t = attend(h_{t-1}), h_t = cell([x_t; c_t], h_{t-1}), output tanh(W [h_t; c_t; x_t] + b). In
     Luong's order it attends by its own state: h_t = cell([x_t; a_{t-1}], h_{t-1}),
     c_t = attend(h_t), output a_t = tanh(W [c_t; h_t] + b); a_{t-1} is left out without
-    `input_feeding`, and then all steps attend at once.
+    `input_feeding`, and then all steps attend at once. In the conditional order there are two cells
+    a step with one state, and attention between them: g_t = cell(x_t, h_{t-1}), c_t = attend(g_t),
+    h_t = cell'(c_t, g_t), output as Bahdanau's; unlike his, what is looked for depends on x_t.
 
     What does not depend on the step before is computed for all steps in one product: the input's
     part of the first layer, and what comes after the loop. Scheduled sampling is not done here, as
@@ -45,11 +47,13 @@ class AttentionDecoder(keras.layers.Layer):
         width: Features of the states and of the output, W.
         cell: ``"gru"``, ``"lstm"`` or ``"rnn"`` (Elman, tanh). Default ``"gru"``.
         score: See `Alignment`. Default ``"bahdanau"``.
-        order: ``"bahdanau"`` or ``"luong"``; None: Bahdanau's with his score, else Luong's.
+        order: ``"bahdanau"``, ``"luong"`` or ``"conditional"``; None: Bahdanau's with his score,
+            else Luong's.
         input_feeding: Whether Luong's order gives the output of a step to the cell of the next.
-            Bahdanau's order always feeds the context. Default True.
+            The others always feed the context. Default True.
         depth: Layers on top of each other. What attention feeds goes into the first, the query is
-            the last one's state. Default 1.
+            the last one's state, and it is the last one's that the conditional order goes on with.
+            Default 1.
         dropout: Between the layers and on the output, not on what is fed back; 0 to below 1.
             Default 0.
         coverage: Whether the score knows what was attended to before, see `Alignment`.
@@ -88,7 +92,8 @@ class AttentionDecoder(keras.layers.Layer):
     Reference:
         Bahdanau, Cho and Bengio 2015, Neural Machine Translation by Jointly Learning to Align and
         Translate; Luong, Pham and Manning 2015, Effective Approaches to Attention-based Neural
-        Machine Translation; See, Liu and Manning 2017, Get To The Point (coverage).
+        Machine Translation; See, Liu and Manning 2017, Get To The Point (coverage); Sennrich et al.
+        2017, Nematus: a Toolkit for Neural Machine Translation (the conditional GRU).
     """
 
     hypotheses = True  # of a search: a step takes (B, K, D)
@@ -128,11 +133,12 @@ class AttentionDecoder(keras.layers.Layer):
         self.predictive = predictive
         self.max_length = max_length
         self.supports_masking = True
-        self._bahdanau = (order or ("bahdanau" if score == "bahdanau" else "luong")) == "bahdanau"
-        if self._bahdanau and not input_feeding:
+        chosen = order or ("bahdanau" if score == "bahdanau" else "luong")
+        self._luong, self._conditional = chosen == "luong", chosen == "conditional"
+        if not self._luong and not input_feeding:
             raise ValueError(
-                "in Bahdanau's order the context always goes into the cell: leave input_feeding "
-                "True, or set order to 'luong'"
+                f"in the order {chosen!r} the context always goes into the cell: leave "
+                "input_feeding True, or set order to 'luong'"
             )
         # Names of the states of each layer: hidden and cell, hidden_1 and cell_1 ...
         self._names = [
@@ -153,11 +159,18 @@ class AttentionDecoder(keras.layers.Layer):
         batch, steps, features = x_shape
         self._source_steps = memory_shape[1]
         context = memory_shape[-1]
-        fed = context if self._bahdanau else self.width if self.input_feeding else 0
+        fed = context
+        if self._conditional or (self._luong and not self.input_feeding):
+            fed = 0
+        elif self._luong:
+            fed = self.width
         # Keras draws orthogonal kernels by a QR decomposition, which has no 16-bit form.
         wide = self.variable_dtype in ("float32", "float64")
         self.recurrent_layers = []
-        for i in range(self.depth):
+        inputs = [features + fed, *[self.width] * (self.depth - 1)]
+        if self._conditional:
+            inputs.append(context)  # of the cell after attention
+        for i, size in enumerate(inputs):
             layer = CELLS[self.cell](
                 self.width,
                 return_sequences=True,
@@ -165,14 +178,14 @@ class AttentionDecoder(keras.layers.Layer):
                 dtype=self.dtype_policy,
                 name=f"{self.cell}_{i}",
             )
-            layer.build((batch, steps, self.width if i else features + fed))
+            layer.build((batch, steps, size))
             self.recurrent_layers.append(layer)
         self.alignment.build((batch, steps, self.width), keys_shape, memory_shape)
         self.readout = keras.layers.Dense(
             self.width, activation="tanh", dtype=self.dtype_policy, name="readout"
         )
         self._input_width = features
-        width = self.width + context + (features if self._bahdanau else 0)
+        width = self.width + context + (0 if self._luong else features)
         self.readout.build((batch, steps, width))
         self.dropout_layer = Dropout(self.dropout, dtype=self.dtype_policy)
 
@@ -188,7 +201,7 @@ class AttentionDecoder(keras.layers.Layer):
         """Decodes all target steps."""
         prepared = self.alignment.prepare(keys, memory, mask)
         start = self._start(x, initial_state)
-        if self._bahdanau or self.input_feeding or self.coverage:
+        if not self._luong or self.input_feeding or self.coverage:
             output, weights = self._loop(x, prepared, start, training)
         else:
             # Nothing that attention finds goes back into the cells: one loop over the cells, which
@@ -240,8 +253,11 @@ class AttentionDecoder(keras.layers.Layer):
         else:
             features = prepared.memory.shape[-1]
             carry["context"] = ops.zeros((batch, 1, features), prepared.memory.dtype)
-        if not self._bahdanau and self.input_feeding:
+        if self._luong and self.input_feeding:
             carry["attentional"] = ops.zeros((batch, self.width), self.compute_dtype)
+
+        if self._conditional:
+            carry["query"] = start[self._names[-1][0]]  # what attended, between the cells
 
         def body(carry: States, given: States) -> States:
             position = ops.reshape(given["position"], (1,))
@@ -261,7 +277,9 @@ class AttentionDecoder(keras.layers.Layer):
             # The loop keeps what has a known size; the weights are computed again, all at once,
             # where somebody wants them.
             query = h
-            if self._bahdanau:
+            if self._conditional:
+                query = ops.transpose(every["query"], (1, 0, 2))
+            elif not self._luong:
                 query = ops.concatenate([start[top][:, None], h[:, :-1]], axis=1)
             _, found = self.alignment.attend(query, prepared, training=training)
             context = ops.transpose(every["context"][:, :, 0], (1, 0, 2))
@@ -283,7 +301,7 @@ class AttentionDecoder(keras.layers.Layer):
             as zeros.
         """
         shapes: dict[str, Shape] = {name: (self.width,) for layer in self._names for name in layer}
-        if not self._bahdanau and self.input_feeding:
+        if self._luong and self.input_feeding:
             shapes["attentional"] = (self.width,)
         if self.coverage:
             shapes["coverage"] = (self._source_steps,)
@@ -333,6 +351,7 @@ class AttentionDecoder(keras.layers.Layer):
                 state = ops.expand_dims(state, 1)
             before[name] = state
         after, found, context = self._advance(drive, before, prepared, weights, position, beams)
+        after.pop("query", None)  # the whole sequence wants it, the next step does not
         split = {
             name: state if name == "coverage" else ops.reshape(state, (-1, beams, self.width))
             for name, state in after.items()
@@ -369,11 +388,11 @@ class AttentionDecoder(keras.layers.Layer):
                 after["coverage"] = coverage + found
             return context, found
 
-        if self._bahdanau:
+        if not self._luong and not self._conditional:
             context, found = attend(states[self._names[-1][0]])
             flat = ops.reshape(context, (-1, context.shape[-1]))
             drive = drive + ops.matmul(flat, weights[0].fed)
-        elif self.input_feeding:
+        elif self._luong and self.input_feeding:
             drive = drive + ops.matmul(states["attentional"], weights[0].fed)
         h: Any = None
         for i, names in enumerate(self._names):
@@ -383,7 +402,13 @@ class AttentionDecoder(keras.layers.Layer):
             now = _CELLS[self.cell](drive, before, weights[i])
             after.update(zip(names, now, strict=True))
             h = now[0]
-        if not self._bahdanau:
+        if self._conditional:
+            context, found = attend(h)
+            after["query"] = h
+            drive = self._drive(ops.reshape(context, (-1, context.shape[-1])), weights[-1])
+            now = _CELLS[self.cell](drive, now, weights[-1])
+            after.update(zip(self._names[-1], now, strict=True))
+        elif self._luong:
             context, found = attend(h)
             if self.input_feeding:
                 flat = ops.reshape(context, (-1, context.shape[-1]))
@@ -392,7 +417,7 @@ class AttentionDecoder(keras.layers.Layer):
 
     def _read(self, h: Any, context: Any, x: Any) -> Any:
         """The output of states (B, T, W) and contexts (B, T, Dm)."""
-        parts = [h, context, x] if self._bahdanau else [context, h]
+        parts = [context, h] if self._luong else [h, context, x]
         return self.readout(ops.concatenate(parts, axis=-1))
 
     def _drive(self, x: Any, weights: _Weights) -> Any:
@@ -408,7 +433,8 @@ class AttentionDecoder(keras.layers.Layer):
                 ops.cast(ops.convert_to_tensor(w), self.compute_dtype)
                 for w in (cell.kernel, cell.recurrent_kernel, cell.bias)
             )
-            size = self.width if i else self._input_width
+            # Of the first layer what is fed comes after what is known before the loop.
+            size = kernel.shape[0] if i else self._input_width
             fed = kernel[size:] if kernel.shape[0] > size else None
             found.append(_Weights(kernel[:size], fed, recurrent, bias))
         return found

@@ -26,6 +26,8 @@ def seq2seq_attention(
     input_dropout: float = 0.0,
     cell: str = "gru",
     score: str = "bahdanau",
+    order: str | None = None,
+    encoder_width: int = 0,
     bidirectional: bool = True,
     input_feeding: bool = True,
     coverage: bool = False,
@@ -39,13 +41,16 @@ def seq2seq_attention(
         target: Features of the target so far, (B, T, D).
         mask: (B, S) bool, True at real steps of the source, or None.
         target_mask: (B, T) bool; it makes no difference, padding comes last.
-        width: Features of each state of the encoder (both ways together) and of the decoder.
+        width: Features of each state of the decoder, and of the encoder (both ways together).
         depth: Layers of the encoder, and as many of the decoder.
         dropout: On what the encoder's and the decoder's layers give, 0 to below 1.
         input_dropout: On the features that come in, of the source and of the target.
         cell: ``"gru"``, ``"lstm"`` or ``"rnn"``.
         score: ``"bahdanau"``, ``"dot"``, ``"scaled_dot"``, ``"luong_general"``,
             ``"luong_concat"`` or ``"location"``; see `keras_seq.layers.Alignment`.
+        order: When a step attends: ``"bahdanau"``, ``"luong"`` or ``"conditional"``, see
+            `keras_seq.layers.AttentionDecoder`; None: as the score's inventor had it.
+        encoder_width: Features of each state of the encoder, both ways together; 0: as `width`.
         bidirectional: Whether the encoder reads both ways.
         input_feeding: Whether, in Luong's order, what a step found goes into the next one.
         coverage: Whether the score knows what was attended to before.
@@ -69,6 +74,13 @@ def seq2seq_attention(
         Machine Translation.
     """
     check_sizes(width=width, depth=depth, dropout=dropout)
+    if encoder_width < 0:
+        raise UserError(f"encoder_width is {encoder_width}: give at least 1, or 0 for the width")
+    if encoder_width not in (0, width) and score in ("dot", "location"):
+        raise UserError(
+            f"encoder_width is {encoder_width} and width {width}: the score {score!r} compares "
+            "states as they are and needs one width; leave encoder_width out, or take another score"
+        )
     check_shares(input_dropout=input_dropout)
     check_choice("cell", cell, tuple(CELLS))
     if input_dropout:
@@ -78,7 +90,7 @@ def seq2seq_attention(
         source,
         cell=cell,
         mask=mask,
-        width=width,
+        width=encoder_width or width,
         depth=depth,
         dropout=dropout,
         bidirectional=bidirectional,
@@ -96,6 +108,7 @@ def seq2seq_attention(
             width,
             cell=cell,
             score=score,
+            order=order,
             depth=depth,
             dropout=dropout,
             input_feeding=input_feeding,

@@ -211,6 +211,12 @@ LAYERS: dict[str, dict[str, Any]] = {
         "call_kwargs": {"mask": MASK[:, :5]},
         "causal": True,
     },
+    "AttentionDecoder-conditional": {
+        "layer": lambda: layers.AttentionDecoder(6, order="conditional", dropout=0.1),
+        "inputs": (random(3, T, 4), random(3, 5, 6), random(3, 5, 2)),
+        "call_kwargs": {"mask": MASK[:, :5]},
+        "causal": True,
+    },
     "AttentionDecoder-at_once": {
         "layer": lambda: layers.AttentionDecoder(6, score="luong_general", input_feeding=False),
         "inputs": (random(3, T, 4), random(3, 5, 6), random(3, 5, 2)),

@@ -25,6 +25,18 @@ CASES = {
         "score": "luong_general",
         "order": "bahdanau",
     },
+    "gru, conditional": {"order": "conditional"},
+    "rnn, general, conditional": {
+        "cell": "rnn",
+        "score": "luong_general",
+        "order": "conditional",
+    },
+    "lstm, conditional, coverage, 2 layers": {
+        "cell": "lstm",
+        "order": "conditional",
+        "coverage": True,
+        "depth": 2,
+    },
     "lstm, luong": {"cell": "lstm", "score": "luong_general"},
     "gru, luong, 2 layers": {"score": "scaled_dot", "depth": 2},
     "rnn, luong, window": {"cell": "rnn", "score": "luong_general", "window": 1},
@@ -90,7 +102,7 @@ def by_hand(layer, weights, x, keys, memory, first):
     """Step after step, everything in the loop, in float64."""
     named = {w.path.split("/", 1)[-1]: v for w, v in zip(layer.weights, weights, strict=True)}
     score, coverage = layer.score, tf.zeros((B, S), "float64")
-    bahdanau = layer.order == "bahdanau" or (score == "bahdanau" and layer.order is None)
+    order = layer.order or ("bahdanau" if score == "bahdanau" else "luong")
     parts = 2 if layer.cell == "lstm" else 1
     states = [list(first[i * parts : (i + 1) * parts]) for i in range(layer.depth)]
     fed, outputs, found = tf.zeros((B, W), "float64"), [], []
@@ -116,18 +128,22 @@ def by_hand(layer, weights, x, keys, memory, first):
 
     for t in range(T):
         h = x[:, t]
-        if bahdanau:
+        if order == "bahdanau":
             context, w = attend(states[-1][0], t)
             h = tf.concat([h, context], 1)
-        elif layer.input_feeding:
+        elif order == "luong" and layer.input_feeding:
             h = tf.concat([h, fed], 1)
         for i in range(layer.depth):
             kernel, recurrent, bias = weights_of(named, f"{layer.cell}_{i}")
             states[i] = cell_by_hand(layer.cell, h, states[i], kernel, recurrent, bias)
             h = states[i][0]
-        if not bahdanau:
+        if order != "bahdanau":
             context, w = attend(h, t)
-        seen = [h, context, x[:, t]] if bahdanau else [context, h]
+        if order == "conditional":  # one cell more, on the last layer's state
+            last = weights_of(named, f"{layer.cell}_{layer.depth}")
+            states[-1] = cell_by_hand(layer.cell, context, states[-1], *last)
+            h = states[-1][0]
+        seen = [context, h] if order == "luong" else [h, context, x[:, t]]
         fed = tf.tanh(tf.concat(seen, 1) @ named["readout/kernel"] + named["readout/bias"])
         coverage += w
         outputs.append(fed)
@@ -236,7 +252,9 @@ def test_padding_changes_nothing(case):
         assert_allclose(a, b, atol=1e-7)
 
 
-@pytest.mark.parametrize("case", ["gru, bahdanau", "lstm, luong", "gru, luong, all at once"])
+@pytest.mark.parametrize(
+    "case", ["gru, bahdanau", "gru, conditional", "lstm, luong", "gru, luong, all at once"]
+)
 def test_a_step_depends_on_the_steps_up_to_it(case):
     layer, first = built(case)
     x, keys, memory = arrays()
@@ -276,6 +294,7 @@ def test_what_a_step_remembers():
     ]  # fmt: skip
     assert shapes(coverage=True)["coverage"] == (None,)
     assert shapes(score="dot", input_feeding=False) == {"hidden": (W,)}
+    assert shapes(order="conditional") == {"hidden": (W,)}
 
 
 @pytest.mark.parametrize("options", [{}, {"score": "luong_general"}])
