@@ -265,6 +265,12 @@ def parity_lines(report: dict[str, Any]) -> list[str]:
         change = (found.get("score") or {}).get("relative_change")
         if change is not None and abs(change) >= 5e-4:
             line += f", test score {change:+.1%}"
+        stream = found.get("streaming")
+        if stream is not None:
+            far = stream["relative_difference"]
+            line += "; streamed " + (
+                "infinitely far off" if far is None else f"{far:.1e} from the whole sequence"
+            )
         lines.append(line)
     return lines
 
@@ -500,13 +506,27 @@ def export(
     ] = None,
     version: Annotated[int, typer.Option(help="Version number, as TF Serving wants.")] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace that version.")] = False,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Also a step with explicit states, for streams.")
+    ] = False,
+    window: Annotated[
+        int | None, typer.Option(help="Steps that attention sees in a stream.")
+    ] = None,
 ) -> None:
     """Export a trained run, and prove that what ships computes what was trained."""
     from keras_seq.runs import export_run
 
     _import_tensorflow()
+    if window is not None and not streaming:
+        raise UserError("--window is that of a stream: give --streaming too, or leave it out")
     folder, report = export_run(
-        run, formats=tuple(to.split(",")), out=out, version=version, overwrite=overwrite
+        run,
+        formats=tuple(to.split(",")),
+        out=out,
+        version=version,
+        overwrite=overwrite,
+        streaming=streaming,
+        window=window,
     )
     print(f"Exported     {folder}")
     for line in parity_lines(report):
@@ -550,6 +570,46 @@ def benchmark(
     if out is not None:
         for path in found.write(out):
             print(f"-> {path}")
+
+
+@app.command()
+def serve(
+    folders: Annotated[list[str], typer.Argument(help="Exported folders; or NAME=FOLDER.")],
+    host: Annotated[str, typer.Option(help="Address (no authentication!).")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of REST; 0 takes a free one.")] = 8501,
+    grpc_port: Annotated[int, typer.Option(help="Of gRPC; 0 takes a free one.")] = 8500,
+    versions: Annotated[str, typer.Option(help="latest, all, or numbers: 1,2.")] = "latest",
+    label: Annotated[list[str] | None, typer.Option(help="MODEL:LABEL=VERSION; repeat it.")] = None,
+    poll_seconds: Annotated[float, typer.Option(help="Between looks for new versions.")] = 2.0,
+    max_body_mb: Annotated[int, typer.Option(help="The longest request, in MiB.")] = 32,
+    max_requests: Annotated[int, typer.Option(help="Answered at the same time.")] = 128,
+    max_batch: Annotated[int, typer.Option(help="Rows of requests joined; 1: none.")] = 64,
+    workers: Annotated[int, typer.Option(help="TensorFlow's calls at the same time.")] = 4,
+    grace_seconds: Annotated[float, typer.Option(help="A stop waits for requests.")] = 30.0,
+) -> None:
+    """Serve exports by TensorFlow Serving's protocols: for a laptop and small use."""
+    from keras_seq.serving import Options
+    from keras_seq.serving import serve as run
+    from keras_seq.serving.options import need_packages, read_labels, read_versions
+
+    need_packages()
+    _import_tensorflow()
+    run(
+        folders,
+        Options(
+            host=host,
+            port=port,
+            grpc_port=grpc_port,
+            versions=read_versions(versions),
+            labels=read_labels(label or []),
+            poll_seconds=poll_seconds,
+            max_body_bytes=max_body_mb * 2**20,
+            max_requests=max_requests,
+            max_batch_rows=max_batch,
+            workers=workers,
+            grace_seconds=grace_seconds,
+        ),
+    )
 
 
 @app.command()

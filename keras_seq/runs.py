@@ -249,6 +249,8 @@ def export_run(
     out: str | Path | None = None,
     version: int = 1,
     overwrite: bool = False,
+    streaming: bool = False,
+    window: int | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Exports a run, with the proof and the model card beside it.
 
@@ -258,6 +260,8 @@ def export_run(
         out: The folder; None is ``savedmodels/TASK/ARCHITECTURE``.
         version: The number of the version folder.
         overwrite: Whether that version may be replaced.
+        streaming: Whether the files get a signature ``step``; see `keras_seq.export`.
+        window: Steps that attention sees in a stream; see `keras_seq.export`.
 
     Returns:
         The folder and the report.
@@ -274,6 +278,8 @@ def export_run(
     scored = {name: p for name, p, *_ in problem.baselines()}
     made_with = tomlkit.parse((Path(run) / "config.toml").read_text(encoding="utf-8"))["made_with"]
     commands = f"{made_with['command']}\nkeras-seq export {run} --to {','.join(formats)}"
+    if streaming:
+        commands += " --streaming" + ("" if window is None else f" --window {window}")
     sign = 1 if problem.lower_is_better else -1
     best = min(scored, key=lambda name: sign * problem.scores(scored[name])[problem.primary])
     report = export(
@@ -289,5 +295,7 @@ def export_run(
         files=problem.side_files(),
         version=version,
         overwrite=overwrite,
+        streaming=streaming,
+        window=window,
     )
     return folder, report

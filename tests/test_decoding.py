@@ -118,8 +118,10 @@ def test_context():
 
 def test_an_architecture_without_a_step_is_refused_and_runs_whole():
     head = NextToken(Tokens(vocabulary=V, width=8))
-    model = keras_seq.build("tcn", inputs={"tokens": (None,)}, head=head, width=8, depth=2)
-    with pytest.raises(UserError, match="steps of the model 'tcn' do not add up to the whole"):
+    model = keras_seq.build(
+        "attention_rnn", inputs={"tokens": (None,)}, head=head, width=8, causal=True
+    )
+    with pytest.raises(UserError, match="'attention_rnn' do not add up to the whole"):
         stepper(model, length=L)
     out = generate(whole_stepper(model, length=L), [[5, 6]], length=4, end=None)
     tokens = [5, 6]

@@ -78,7 +78,7 @@ def test_the_network_inside_has_a_memory(run):
 
 def test_a_model_without_a_step_writes_too():
     tokenizer = train_tokenizer("characters", TEXT)
-    stepper = model_stepper(shipped(network(tokenizer, "tcn", depth=2)), length=9)
+    stepper = model_stepper(shipped(network(tokenizer, "attention_rnn", causal=True)), length=9)
     assert stepper.context == 9 and list(stepper.states) == ["text"]
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_write(tmp_path, run):
 def test_no_endpoint_without_a_step():
     tokenizer = train_tokenizer("characters", TEXT)
     tokens = np.full((3, 8), 5)
-    assert step_endpoint(shipped(network(tokenizer, "tcn", depth=2)), tokens) is None
+    assert step_endpoint(shipped(network(tokenizer, "attention_rnn", causal=True)), tokens) is None
     model = shipped(network(tokenizer))
     assert step_endpoint(model, np.zeros((3, 8))) is None
     endpoint = step_endpoint(model, tokens, length=CONTEXT)

@@ -49,6 +49,7 @@ RANKS = {
     "generation": 4,
     "translating": 4,
     "tasks": 4,
+    "serving": 4,
     "testing": 4,
     "__init__": 4,  # loads lazily whatever is asked for
     "__main__": 5,

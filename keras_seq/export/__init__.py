@@ -44,6 +44,8 @@ from keras_seq.registry import exporters
 if TYPE_CHECKING:
     import keras
 
+    from keras_seq.export.streaming import StreamPlan
+
 __all__ = [
     "Endpoint",
     "ExportError",
@@ -88,6 +90,8 @@ def export(
     endpoints: Sequence[Endpoint] = (),
     files: Mapping[str, bytes] | None = None,
     padded: Sequence[str] = ("tokens",),
+    streaming: bool = False,
+    window: int | None = None,
 ) -> dict[str, Any]:
     """Exports a model, runs every artifact in its real runtime, and compares.
 
@@ -119,6 +123,10 @@ def export(
             the folder of a format (``litert/tokenizer.json``) is written with that format only.
         padded: Inputs of token ids, (N, T) with 0 on the right. Where their length is open, files
             are also proved on rows without the padding.
+        streaming: Whether files also get the signature ``step``: one step of time with explicit
+            states, proved equal to the whole sequence (see `keras_seq.export.streaming`). An
+            endpoint of that name is replaced.
+        window: Steps that attention sees in a stream; None: as many as the model, or 256.
 
     Returns:
         The report, as written to ``parity.json``.
@@ -126,7 +134,7 @@ def export(
     Raises:
         ExportError: If an artifact cannot be made or computes something else.
         UserError: If an option is wrong, the version is there already, the folder holds something
-            else, or the disk is full.
+            else, the disk is full, or the model cannot be streamed.
 
     Example:
         >>> import keras, tempfile
@@ -150,6 +158,11 @@ def export(
     shown = rows if calibration is None else _as_long_as(rows, signature.check(calibration))
     targets = {item.name: item.path.format(version=version) for item in chosen}
     previous = _previous(folder, targets, version, overwrite)
+    stream = _planned(model, rows, chosen, window, padded) if streaming else None
+    if stream is not None:
+        names = [item.name for item in chosen if item.stream is not None]
+        step = stream.endpoint(names)
+        endpoints = [*(each for each in endpoints if each.name != step.name), step]
     wanted = _endpoints.check_endpoints(endpoints, chosen)
     beside = _beside(files or {}, targets, previous, folder)
     report: dict[str, Any] = {
@@ -163,6 +176,8 @@ def export(
         "versions": _versions(),
         "formats": {},
     }
+    if stream is not None:
+        report["streaming"] = stream.describe()
     with _staged(folder) as stage, workspace():
         reference = signature.reference(rows)
         for name, value in reference.items():
@@ -207,6 +222,10 @@ def export(
                 entry["endpoints"] = {
                     each.name: _endpoints.prove(item, destination, each) for each in mine
                 }
+            if stream is not None and item.stream is not None:
+                entry["streaming"] = stream.prove(
+                    item, destination, imports=imports, tolerance=limit
+                )
             if imports:
                 entry["needs"] = list(imports)
             report["versions"].update(run.details.pop("versions", {}))
@@ -237,6 +256,29 @@ def export(
         _write_text(stage / "manifest.sha256", _manifest(stage, folder))
         _put_in_place(stage, folder)
     return report
+
+
+def _planned(
+    model: keras.Model,
+    rows: dict[str, np.ndarray],
+    chosen: Sequence[Exporter],
+    window: int | None,
+    padded: Sequence[str],
+) -> StreamPlan:
+    """The step of the model, checked against the whole in Keras before a file is written."""
+    from keras_seq.export.streaming import plan_stream
+
+    if all(item.stream is None for item in chosen):
+        able = [name for name in exporters.names() if _streams(exporters.get(name))]
+        raise UserError(
+            f"none of the formats {', '.join(item.name for item in chosen)} holds a step with "
+            f"states: choose from {', '.join(able)}"
+        )
+    return plan_stream(model, rows, window=window, padded=padded)
+
+
+def _streams(item: object) -> bool:
+    return isinstance(item, Exporter) and item.stream is not None
 
 
 def _as_long_as(

@@ -55,6 +55,7 @@ def model_card(name: str, report: dict[str, Any], card: dict[str, Any]) -> str:
         "",
         *_lengths(report),
         *_endpoints(report),
+        *_streaming(report),
         *_use(name, report),
     ]
     if card.get("command"):
@@ -210,6 +211,87 @@ def _endpoints(report: dict[str, Any]) -> list[str]:
         *_table(("format", "signature", "inputs", "outputs", "difference", "verdict"), rows),
         "",
         *(f"`{name}` needs tensorflow-text operators.\n" for name in sorted(text)),
+    ]
+
+
+def _streaming(report: dict[str, Any]) -> list[str]:
+    """How to go step by step, and how far that is from the whole sequence."""
+    own = report.get("streaming")
+    if not own:
+        return []
+    proofs = {
+        key: entry["streaming"]
+        for key, entry in report["formats"].items()
+        if "streaming" in entry and entry["version"] == report["version"]
+    }
+    steps = own["steps_of_a_call"]
+    lines = [
+        "## Streaming",
+        "",
+        f"The signature `{own['signature']}` takes {'one step' if steps == 1 else f'{steps} steps'}"
+        " of time and the states of the step before, and gives the outputs for the steps so far",
+        "and the next states. All states begin as zeros, float32, and together take "
+        f"{own['state_bytes'] / 1024:.1f} KB a sequence, however long it is.",
+        "",
+    ]
+    if own["window"]:
+        lines += [
+            f"Attention sees the last {own['window']} {'steps' if steps == 1 else 'calls'}. Up to "
+            "there the outputs are those of the whole sequence.",
+            "",
+        ]
+    if own["counts"]:
+        text = "`position` counts the calls, from 0"
+        if own["most_calls"]:
+            text += f", up to {own['most_calls'] - 1}: the model knows no later positions"
+        elif own["window"]:
+            text += f"; it may stay at {own['window']} or more once it is there"
+        lines += [text + ".", ""]
+    rows = [
+        (
+            key,
+            *(
+                "infinite" if proof[name] is None else f"{proof[name]:.1e}"
+                for name in ("relative_difference", "relative_difference_to_step")
+            ),
+            f"{proof['tolerance']:g}",
+            str(proof["steps"]),
+            f"{proof['latency_ms']:.3f}",
+            proof["status"],
+        )
+        for key, proof in proofs.items()
+    ]
+    head = ("format", "to the whole", "to Keras's step", "allowed", "calls", "ms a call", "verdict")
+    lines += [
+        f"Streamed over {max((p['sequences'] for p in proofs.values()), default=0)} real "
+        "sequences, the largest differences relative to the scale of the output:",
+        "",
+        *_table(head, rows),
+        "",
+    ]
+    file = next((report["formats"][k]["file"] for k in proofs if k.startswith("litert")), None)
+    if file is None:
+        return lines
+    zeros = ", ".join(f"{k!r}: {tuple(shape)}" for k, shape in own["states"].items())
+    values = "".join(
+        f"{key}=np.zeros({_some(entry['shape'])}, {entry['dtype']!r}), "
+        for key, entry in own["inputs"].items()
+    )
+    count = "position=np.array([t], 'int32'), " if own["counts"] else ""
+    return [
+        *lines,
+        "```python",
+        "import numpy as np",
+        "from ai_edge_litert.interpreter import Interpreter",
+        f"step = Interpreter({file!r}).get_signature_runner({own['signature']!r})",
+        f"shapes = {{{zeros}}}",
+        "states = {name: np.zeros((1, *shape), 'float32') for name, shape in shapes.items()}",
+        "for t in range(3):",
+        f"    found = step({values}{count}**states)",
+        "    states = {name: found[name] for name in states}",
+        f"    print({{name: found[name] for name in {own['outputs']!r}}})",
+        "```",
+        "",
     ]
 
 

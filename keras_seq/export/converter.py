@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_seq.export.stream_loop import POSITION, stream
 from keras_seq.export.workers import read_arrays, read_calls, serve, write_arrays, write_calls
 
 #: LiteRT's operators that move the bytes of their first input, whatever scale they have.
@@ -321,6 +322,52 @@ def latencies(
     return float(np.median(times)) * 1e3, float(np.percentile(times, 95)) * 1e3
 
 
+def stream_saved_model(
+    *,
+    folder: str,
+    signature: str,
+    inputs: str,
+    states: dict[str, list[int]],
+    most_position: int | None,
+    outputs: str,
+    imports: list[str],
+) -> dict[str, Any]:
+    """Streams sequences through a signature that takes and gives its states, from disk.
+
+    Args:
+        folder: The SavedModel.
+        signature: Its signature.
+        inputs: Arrays file with what each call gets, (N, S, ...).
+        states: Name of each state to its shape without the batch.
+        most_position: Where the steps are counted no further; None: nowhere.
+        outputs: Arrays file to write, (N, S, ...) for each output.
+        imports: Packages whose operators the SavedModel needs.
+
+    Returns:
+        ``latency_ms`` and ``memory_growth_mb``, see `keras_seq.export.stream_loop`.
+    """
+    import tensorflow as tf
+
+    loaded = _load(folder, imports)
+    function = loaded.signatures[signature]
+    rows = read_arrays(inputs)
+    batch = len(next(iter(rows.values())))
+
+    def call(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = function(**{name: tf.constant(value) for name, value in given.items()})
+        return {name: value.numpy() for name, value in found.items()}
+
+    found, details = stream(
+        call,
+        rows,
+        {name: np.zeros((batch, *shape), "float32") for name, shape in states.items()},
+        position=POSITION in function.structured_input_signature[1],
+        most_position=most_position,
+    )
+    write_arrays(Path(outputs), found)
+    return details
+
+
 def _load(folder: str, imports: list[str]) -> Any:
     import tensorflow as tf
 
@@ -365,6 +412,7 @@ class _Cast(dict):
 if __name__ == "__main__":
     serve(
         {
+            "stream_saved_model": stream_saved_model,
             "convert": convert,
             "convert_onnx": convert_onnx,
             "run_saved_model": run_saved_model,

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 Samples = dict[str, np.ndarray]
 #: Runs a named signature of a file on each of several inputs: (file, signature, inputs, imports).
 CallSignature = Callable[[Path, str, Sequence[Samples], Sequence[str]], list[Samples]]
+#: Streams sequences through a named signature of a file: (file, signature, inputs (N, S, ...),
+#: shapes of the states, last count of the steps or None, imports).
+StreamSignature = Callable[
+    [Path, str, Samples, dict[str, list[int]], int | None, Sequence[str]],
+    tuple[Samples, dict[str, Any]],
+]
 
 
 class ExportError(UserError):
@@ -109,6 +115,8 @@ class Exporter:
             `write` then also takes ``endpoints=`` and `run` takes ``imports=`` (packages whose
             operators the file needs), both only where there are any.
         one_by_one: Whether the file takes one sample a call.
+        stream: If given, the format can hold a step with explicit states. Gives the outputs
+            (N, S, ...) and what is worth keeping in ``parity.json``.
 
     Example:
         >>> Exporter(name="mine", path="mine/model.bin", write=print, run=print).tolerance
@@ -124,6 +132,7 @@ class Exporter:
     by_score: bool = False
     call_signature: CallSignature | None = None
     one_by_one: bool = False
+    stream: StreamSignature | None = None
 
 
 _workspace: ContextVar[Path | None] = ContextVar("keras_seq_export_workspace", default=None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,6 +151,36 @@ def _call(
         return read_calls(outputs)
 
 
+def _stream(
+    destination: Path,
+    signature: str,
+    inputs: Samples,
+    states: dict[str, list[int]],
+    most_position: int | None,
+    imports: Sequence[str],
+) -> tuple[Samples, dict[str, Any]]:
+    with workspace() as scratch:
+        outputs = scratch / "litert_stream.npz"
+        try:
+            details = shared_worker("runner").request(
+                {
+                    "operation": "stream",
+                    "model": str(destination),
+                    "signature": signature,
+                    "inputs": write_arrays(scratch / "stream.npz", inputs),
+                    "states": states,
+                    "most_position": most_position,
+                    "outputs": str(outputs),
+                }
+            )
+        except (WorkerCrash, WorkerError) as error:
+            raise ExportError(
+                f"the signature {signature!r} of {destination.name} cannot be streamed in LiteRT "
+                f"without TensorFlow: {error}"
+            ) from error
+        return read_arrays(outputs), details
+
+
 def _exporter(name: str, form: str, tolerance: float, **judged: bool) -> Exporter:
     return Exporter(
         name=name,
@@ -160,6 +190,7 @@ def _exporter(name: str, form: str, tolerance: float, **judged: bool) -> Exporte
         tolerance=tolerance,
         # Every size is fixed in int8, and its converter wants samples for each signature.
         call_signature=None if form == "int8" else _call,
+        stream=None if form == "int8" else _stream,
         one_by_one=True,
         **judged,
     )

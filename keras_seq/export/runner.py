@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from keras_seq.export.converter import latencies
+from keras_seq.export.stream_loop import POSITION
+from keras_seq.export.stream_loop import stream as run_stream
 from keras_seq.export.workers import read_arrays, read_calls, serve, write_arrays, write_calls
 
 
@@ -112,6 +114,60 @@ def call(*, model: str, signature: str, calls: str, outputs: str) -> dict[str, A
     if "tensorflow" in sys.modules:
         raise RuntimeError("TensorFlow was imported in the process that must do without it")
     return {}
+
+
+def stream(
+    *,
+    model: str,
+    signature: str,
+    inputs: str,
+    states: dict[str, list[int]],
+    most_position: int | None,
+    outputs: str,
+) -> dict[str, Any]:
+    """Streams sequences through a signature that takes and gives its states, one by one.
+
+    Args:
+        model: The ``.tflite`` file.
+        signature: Its signature.
+        inputs: Arrays file with what each call gets, (N, S, ...).
+        states: Name of each state to its shape without the batch.
+        most_position: Where the steps are counted no further; None: nowhere.
+        outputs: Arrays file to write, (N, S, ...) for each output.
+
+    Returns:
+        ``latency_ms`` and ``memory_growth_mb``, see `keras_seq.export.stream_loop`.
+
+    Raises:
+        RuntimeError: If the file has no such signature, or TensorFlow is loaded.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=model, num_threads=1)
+    if signature not in interpreter.get_signature_list():
+        raise RuntimeError(f"it has no signature {signature!r}")
+    function = interpreter.get_signature_runner(signature)
+    counts = POSITION in function.get_input_details()
+    rows = read_arrays(inputs)
+    zeros = {name: np.zeros((1, *shape), "float32") for name, shape in states.items()}
+    parts, details = [], []
+    for i in range(len(next(iter(rows.values())))):
+        given = {name: value[i : i + 1] for name, value in rows.items()}
+        found, detail = run_stream(
+            lambda values: function(**values),
+            given,
+            zeros,
+            position=counts,
+            most_position=most_position,
+        )
+        parts.append(found)
+        details.append(detail)
+    write_arrays(
+        Path(outputs), {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
+    if "tensorflow" in sys.modules:
+        raise RuntimeError("TensorFlow was imported in the process that must do without it")
+    return details[-1]
 
 
 def read_operators(model: str | Path) -> tuple[dict[str, int], list[str], int]:
@@ -213,4 +269,4 @@ def peak_memory() -> float | None:
 
 
 if __name__ == "__main__":
-    serve({"run": run, "call": call, "ping": ping})
+    serve({"run": run, "call": call, "stream": stream, "ping": ping})

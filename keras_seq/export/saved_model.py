@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_seq.export.exporter import (
     Endpoint,
@@ -17,6 +17,7 @@ from keras_seq.export.exporter import (
     workspace,
     written_files,
 )
+from keras_seq.export.warmup import write_warmup
 from keras_seq.export.workers import (
     WorkerCrash,
     WorkerError,
@@ -96,6 +97,7 @@ def _write(
     model: keras.Model, destination: Path, samples: Samples, endpoints: Sequence[Endpoint] = ()
 ) -> list[Path]:
     write_saved_model(model, destination, endpoints=endpoints)
+    write_warmup(destination, samples, endpoints)
     return written_files(destination)
 
 
@@ -146,6 +148,34 @@ def _call(
         return read_calls(outputs)
 
 
+def _stream(
+    destination: Path,
+    signature: str,
+    inputs: Samples,
+    states: dict[str, list[int]],
+    most_position: int | None,
+    imports: Sequence[str],
+) -> tuple[Samples, dict[str, Any]]:
+    with workspace() as scratch:
+        outputs = scratch / "saved_model_stream.npz"
+        try:
+            details = shared_worker("converter", imports).request(
+                {
+                    "operation": "stream_saved_model",
+                    "folder": str(destination),
+                    "signature": signature,
+                    "inputs": write_arrays(scratch / "stream.npz", inputs),
+                    "states": states,
+                    "most_position": most_position,
+                    "outputs": str(outputs),
+                    "imports": list(imports),
+                }
+            )
+        except (WorkerCrash, WorkerError) as error:
+            raise _does_not_run(error, signature) from error
+        return read_arrays(outputs), details
+
+
 def _does_not_run(error: Exception, signature: str = "serving_default") -> ExportError:
     # TensorFlow's messages run over many lines; the last one that is no list of nodes says why.
     lines = [line.strip() for line in str(error).splitlines()]
@@ -158,5 +188,10 @@ def _does_not_run(error: Exception, signature: str = "serving_default") -> Expor
 
 
 saved_model = Exporter(
-    name="saved_model", path="{version}", write=_write, run=_run, call_signature=_call
+    name="saved_model",
+    path="{version}",
+    write=_write,
+    run=_run,
+    call_signature=_call,
+    stream=_stream,
 )

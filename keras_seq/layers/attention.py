@@ -57,7 +57,7 @@ def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = No
     scores = ops.cast(scores, "float32")
     if valid is None:
         return _softmax(scores)
-    if training or update() != "choice":
+    if training or update() in ("in_place", "slice"):
         # A choice between two tensors that broadcast costs TensorFlow as much as a product of the
         # heads: the choice is made on the mask, which is small, before and after the softmax.
         highest = ops.where(valid, np.float32(np.inf), np.float32(-1e9))
@@ -531,6 +531,7 @@ class MultiHeadAttention(keras.layers.Layer):
         return self._combine(mixed), weights
 
     hypotheses = True  # of a search: a step takes (B, K, D)
+    slides = True  # over a stream without an end, see `keras_seq.layers.steps.UPDATES`
 
     def step_shapes(self, length: int, hypotheses: int = 1) -> dict[str, Shape]:
         """Tells what one step has to remember: the keys and the values of the steps before it.
@@ -566,7 +567,8 @@ class MultiHeadAttention(keras.layers.Layer):
             x: Features of that step, (B, 1, D); of K hypotheses of a search, (B, K, D).
             states: ``key`` and ``value``, (B, kv heads, L, K * head width): what earlier steps
                 left.
-            position: Which step it is, counted from 0, (B,) int32; below L.
+            position: Which step it is, counted from 0, (B,) int32; below L, but for a stream
+                (``"window"`` of `keras_seq.layers.steps.UPDATES`), which sees the last L steps.
             ancestry: (B, K, L) int32, which hypothesis wrote what hypothesis k sees at each
                 position: k itself at this one; None where there is only one.
             distances: (2 M + 1, heads), as in the call.
@@ -586,6 +588,8 @@ class MultiHeadAttention(keras.layers.Layer):
             >>> np.allclose(last[:, 0], whole[:, 1], atol=1e-6)
             True
         """
+        if update() == "window":
+            return self._step_in_window(x, states, position, distances)
         q, k, v = self._project(x, x)  # (B, H, K, head width)
         if self.rotary:
             (q, _), (k, _) = (self.turn.step(part, {}, position) for part in (q, k))
@@ -619,6 +623,46 @@ class MultiHeadAttention(keras.layers.Layer):
             seen = ops.reshape(seen, (-1, 1, count, length * count))
         weights = ops.cast(masked_softmax(scores, seen), v.dtype)
         mixed = self._combine(head_values(weights, values))
+        return (mixed, weights), {"key": key, "value": value}
+
+    def _step_in_window(
+        self, x: Any, states: dict[str, Any], position: Any, distances: Any
+    ) -> tuple[tuple[Any, Any], dict[str, Any]]:
+        """Attends from one step to itself and to the L - 1 steps before it, in a stream.
+
+        The latest entry of a state is its last one. Keys are remembered as they are before they
+        are turned: as long as no step has fallen out they are turned by where they stand in the
+        sequence, to the very numbers of the whole, and later by where they stand in the window,
+        which gives the same scores and never leaves the table of turns.
+        """
+        if x.shape[1] != 1:
+            raise ValueError(f"{self.name} got {x.shape[1]} steps: a stream goes on one at a time")
+        q, k, v = self._project(x, x)  # (B, H, 1, head width)
+        length = states["key"].shape[2]
+
+        def remember(state: Any, new: Any) -> Any:
+            if length == 1:
+                return new
+            return ops.concatenate([ops.cast(state, new.dtype)[:, :, 1:], new], axis=2)
+
+        key, value = remember(states["key"], k), remember(states["value"], v)
+        here = ops.minimum(ops.cast(position, "int32"), length - 1)  # (B,)
+        # (B, L): where each entry stands; below 0 there is none yet.
+        place = ops.expand_dims(here, 1) + ops.arange(1 - length, 1, dtype="int32")
+        keys = key
+        if self.rotary:
+            q, _ = self.turn.step(q, {}, here)
+            keys = self.turn.at(key, ops.maximum(place, 0))
+        q = q * (self._head_width**-0.5)
+        scores = head_scores(q, keys)  # (B, H, 1, L)
+        last = np.array([length - 1], "int32")
+        if self.bias is not None:
+            scores = ops.cast(scores, "float32") + self.distance_bias.at(last, length)
+        if distances is not None:
+            scores = ops.cast(scores, "float32") + shared_at(distances, last, length)
+        seen = ops.greater_equal(place, 0)[:, None, None, :]
+        weights = ops.cast(masked_softmax(scores, seen), v.dtype)
+        mixed = self._combine(head_values(weights, value))
         return (mixed, weights), {"key": key, "value": value}
 
     def _combine(self, mixed: Any) -> Any:

@@ -55,6 +55,7 @@ class Pooling(keras.layers.Layer):
 
     def build(self, x_shape: Shape) -> None:
         """Makes the scoring layers of the attention method."""
+        self._width = x_shape[-1]
         if self.method == "attention":
             width = x_shape[-1]
             policy = {"dtype": self.dtype_policy}
@@ -104,6 +105,79 @@ class Pooling(keras.layers.Layer):
         scores = ops.squeeze(self.score(self.hidden(x)), -1)  # (B, T)
         weights = ops.cast(masked_softmax(scores, mask), x.dtype)
         return ops.squeeze(ops.matmul(weights[:, None], x), 1)
+
+    def step_shapes(self, length: int) -> dict[str, Shape]:
+        """Tells what one step has to remember; see `keras_seq.layers.steps`.
+
+        Args:
+            length: Most steps that can be remembered; it makes no difference here.
+
+        Returns:
+            Nothing for ``"last"``. For ``"first"`` and ``"max"`` a state of that name (W,) and
+            ``count`` (1,), 1 once there was a step. For ``"mean"`` ``mean`` (2, W), the second
+            row of which is what rounding took off the first, and ``count``, the steps so far. For
+            ``"attention"`` ``sum`` (W,), ``total`` (1,) and ``highest`` (1,), the largest score.
+        """
+        width = self._width
+        if self.method == "last":
+            return {}
+        if self.method == "attention":
+            return {"sum": (width,), "total": (1,), "highest": (1,)}
+        shape: Shape = (2, width) if self.method == "mean" else (width,)
+        return {self.method: shape, "count": (1,)}
+
+    def step(
+        self, x: Any, states: dict[str, Any], position: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Pools all steps so far; see `keras_seq.layers.steps`.
+
+        Args:
+            x: Features of one more step, (B, 1, W).
+            states: As `step_shapes` says, float32; zeros before the first step.
+            position: Which step it is; it makes no difference here.
+
+        Returns:
+            (B, W), what the call gives for the steps up to this one; and the states. A mean over
+            more than 16 million steps forgets the oldest slowly.
+
+        Example:
+            >>> import numpy as np
+            >>> layer, x = Pooling("max"), np.array([[[-3.0], [-5.0]]], "float32")
+            >>> whole = layer(x)
+            >>> zeros = {"max": np.zeros((1, 1), "float32"), "count": np.zeros((1, 1), "float32")}
+            >>> _, states = layer.step(x[:, :1], zeros)
+            >>> pooled, _ = layer.step(x[:, 1:], states)
+            >>> float(pooled[0, 0]), float(whole[0, 0])
+            (-3.0, -3.0)
+        """
+        new = ops.squeeze(x, 1)
+        if self.method == "last":
+            return new, {}
+        wide = ops.cast(new, "float32")
+        states = {name: ops.cast(state, "float32") for name, state in states.items()}
+        if self.method == "attention":
+            score = ops.cast(self.score(self.hidden(x))[:, 0], "float32")  # (B, 1)
+            # The softmax so far, whose largest term is 1.
+            fresh = ops.equal(states["total"], 0.0)
+            highest = ops.where(fresh, score, ops.maximum(states["highest"], score))
+            kept, given = ops.exp(states["highest"] - highest), ops.exp(score - highest)
+            kept = ops.where(fresh, ops.zeros_like(kept), kept)
+            total = states["total"] * kept + given
+            pooled = states["sum"] * kept + wide * given
+            after = {"sum": pooled, "total": total, "highest": highest}
+            return ops.cast(pooled / total, new.dtype), after
+        before, count = states[self.method], states["count"]
+        if self.method == "mean":
+            # The digits that a sum of many steps rounds away are carried along (Kahan).
+            before, lost = before[:, 0], before[:, 1]
+            change = (wide - before) / (count + 1.0) - lost
+            pooled = before + change
+            both = ops.stack([pooled, (pooled - before) - change], axis=1)
+            return ops.cast(pooled, new.dtype), {"mean": both, "count": count + 1.0}
+        later = ops.maximum(before, wide) if self.method == "max" else before
+        pooled = ops.where(count > 0, later, wide)
+        after = {self.method: pooled, "count": ops.minimum(count + 1.0, 1.0)}
+        return ops.cast(pooled, new.dtype), after
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
         """Ends an implicit mask: there are no steps left."""

@@ -295,6 +295,27 @@ class RotaryPositions(_Positions):
         sin = ops.take(ops.convert_to_tensor(self._sin, dtype=x.dtype), position, axis=0)
         return _turn(x, cos[:, None, None], sin[:, None, None]), {}  # (B, 1, 1, head width / 2)
 
+    def at(self, x: Any, position: Any) -> Any:
+        """Turns each pair by the position of its step.
+
+        Args:
+            x: (B, H, T, head width).
+            position: Where the steps of each row stand, counted from 0, (B, T) int32.
+
+        Returns:
+            (B, H, T, head width).
+
+        Example:
+            >>> import numpy as np
+            >>> layer, x = RotaryPositions(), np.ones((1, 1, 3, 2), "float32")
+            >>> turned = layer(x)
+            >>> np.allclose(layer.at(x[:, :, :1], np.array([[2]])), turned[:, :, 2:])
+            True
+        """
+        cos = ops.take(ops.convert_to_tensor(self._cos, dtype=x.dtype), position, axis=0)
+        sin = ops.take(ops.convert_to_tensor(self._sin, dtype=x.dtype), position, axis=0)
+        return _turn(x, cos[:, None], sin[:, None])  # (B, 1, T, head width / 2)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration."""
         return {**super().get_config(), "base": self.base}

@@ -3,7 +3,7 @@
 A layer offers a step by two methods. ``step_shapes(length)`` names what it has to remember, with
 the shapes of one example; ``step(x, states, position)`` takes the features of one step (B, 1, D),
 that memory and the position (B,), and returns what its call returns, for this step, and the
-memory for the next. Keras's recurrent layers get theirs here.
+memory for the next. Keras's recurrent layers and causal convolutions get theirs here.
 
 A search follows K hypotheses of each example, at one position: then the features of a step are
 (B, K, D), and a state is (B, K, ...). A layer whose step takes that has the class attribute
@@ -27,8 +27,10 @@ _STATES = ("hidden", "cell")
 
 #: How a step writes into a memory of all positions. "choice" chooses at each position, as every
 #: converter knows it; "in_place" writes where the memory stands, in a loop of TensorFlow; "slice"
-#: is for a loop that XLA compiles, and needs all rows at one position.
-UPDATES = ("choice", "in_place", "slice")
+#: is for a loop that XLA compiles, and needs all rows at one position. "window" is for a stream
+#: without an end: the memory is that of the last steps, and what is older falls out. Only layers
+#: with the attribute ``slides`` know it.
+UPDATES = ("choice", "in_place", "slice", "window")
 
 _UPDATE: ContextVar[str] = ContextVar("update", default="choice")
 
@@ -112,7 +114,73 @@ def step_shapes(layer: Any, length: int) -> dict[str, tuple[int, ...]] | None:
         return {_state_name(i): (size,) for i, size in enumerate(sizes)}
     if hasattr(layer, "step") and hasattr(layer, "step_shapes"):
         return dict(layer.step_shapes(length))
+    if _is_causal_convolution(layer):
+        return past_shapes(layer)
     return None
+
+
+def _is_causal_convolution(layer: Any) -> bool:
+    if not isinstance(layer, keras.layers.Conv1D) or layer.padding != "causal":
+        return False
+    return layer.data_format == "channels_last" and tuple(layer.strides) == (1,)
+
+
+def past_shapes(convolution: Any) -> dict[str, tuple[int, ...]]:
+    """Tells what a causal convolution remembers: the inputs that its next kernel sees.
+
+    Args:
+        convolution: A built `keras.layers.Conv1D`.
+
+    Returns:
+        ``past``: ((kernel size - 1) * dilation, D); nothing where a kernel has one step.
+
+    Example:
+        >>> layer = keras.layers.Conv1D(4, 3, padding="causal", dilation_rate=2)
+        >>> layer.build((None, None, 5))
+        >>> past_shapes(layer)
+        {'past': (4, 5)}
+    """
+    size = (convolution.kernel_size[0] - 1) * convolution.dilation_rate[0]
+    features = convolution.kernel.shape[1] * convolution.groups
+    return {"past": (size, features)} if size else {}
+
+
+def convolve_step(convolution: Any, x: Any, states: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Computes one step of a causal convolution.
+
+    Args:
+        convolution: A built `keras.layers.Conv1D` with causal padding.
+        x: Features of that step, (B, 1, D).
+        states: As `past_shapes` says, the latest input last; zeros before the first step.
+
+    Returns:
+        The output (B, 1, W), and the state for the next step.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = keras.layers.Conv1D(1, 2, padding="causal", dilation_rate=2)
+        >>> x = np.arange(4, dtype="float32").reshape(1, 4, 1)
+        >>> whole = layer(x)
+        >>> last, _ = convolve_step(layer, x[:, 3:], {"past": x[:, 1:3]})
+        >>> np.allclose(last[:, 0], whole[:, 3], atol=1e-6)
+        True
+    """
+    x = ops.cast(x, convolution.compute_dtype)
+    after: dict[str, Any] = {}
+    if states:
+        seen = ops.concatenate([ops.cast(states["past"], x.dtype), x], axis=1)
+        after = {"past": seen[:, 1:]}
+        x = seen[:, :: convolution.dilation_rate[0]]  # (B, kernel size, D)
+    kernel = ops.cast(ops.convert_to_tensor(convolution.kernel), x.dtype)
+    if convolution.groups > 1:
+        y = ops.conv(x, kernel, padding="valid", data_format="channels_last")
+    else:
+        size = kernel.shape[0] * kernel.shape[1]
+        flat = ops.reshape(x, (-1, 1, size))
+        y = ops.matmul(flat, ops.reshape(kernel, (size, kernel.shape[2])))
+    if convolution.use_bias:
+        y = y + ops.cast(ops.convert_to_tensor(convolution.bias), y.dtype)
+    return (y if convolution.activation is None else convolution.activation(y)), after
 
 
 def search_shapes(
@@ -164,7 +232,7 @@ class Step(keras.layers.Layer):
     Padding is no step: there is no mask here.
 
     Args:
-        layer: A built layer with a step, or one of Keras's recurrent layers.
+        layer: A built layer with a step, or one of Keras's recurrent layers or causal convolutions.
         length: Most positions it can go through, for whom it concerns; None: any number.
         search: Whether x and the states have an axis of hypotheses.
         update: How memories of all positions are written to, one of `UPDATES`. Default
@@ -254,6 +322,8 @@ class Step(keras.layers.Layer):
             if self.layer.return_sequences:
                 output = ops.expand_dims(output, 1)
             return output, {_state_name(i): state for i, state in enumerate(after)}
+        if _is_causal_convolution(self.layer):
+            return convolve_step(self.layer, x, states)
         return self.layer.step(x, states, position, **given)
 
     def get_build_config(self) -> dict[str, Any]:

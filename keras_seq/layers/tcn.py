@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_seq.layers.masking import zero_masked
+from keras_seq.layers.steps import convolve_step, past_shapes
 
 Shape = tuple[Any, ...]
 
@@ -122,6 +124,52 @@ class TemporalBlock(keras.layers.Layer):
             h = norm(convolution(zero_masked(h, mask)))
             h = dropout(self.activation(h), training=training)
         return self.activation(h + (x if self.shortcut is None else self.shortcut(x)))
+
+    def step_shapes(self, length: int) -> dict[str, Shape]:
+        """Tells what one step has to remember; see `keras_seq.layers.steps`.
+
+        Args:
+            length: Most steps that can be remembered; it makes no difference here.
+
+        Returns:
+            ``past_0`` and ``past_1``: ((kernel_size - 1) dilation, channels), what each of the
+            convolutions still needs of its inputs; nothing where a kernel has one step.
+        """
+        shapes = [past_shapes(convolution) for convolution in self.convolutions]
+        return {f"past_{i}": shape for i, of in enumerate(shapes) for shape in of.values()}
+
+    def step(
+        self, x: Any, states: dict[str, Any], position: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Computes one step of a sequence; see `keras_seq.layers.steps`.
+
+        Args:
+            x: Features of that step, (B, 1, D).
+            states: As `step_shapes` says; zeros before the first step.
+            position: Which step it is; it makes no difference here.
+
+        Returns:
+            The output (B, 1, width), and the states for the next step.
+
+        Example:
+            >>> import numpy as np
+            >>> layer = TemporalBlock(4, kernel_size=2)
+            >>> x = np.random.default_rng(0).normal(size=(1, 2, 3)).astype("float32")
+            >>> whole = layer(x)
+            >>> zeros = {k: np.zeros((1, *s), "float32") for k, s in layer.step_shapes(2).items()}
+            >>> _, states = layer.step(x[:, :1], zeros)
+            >>> last, _ = layer.step(x[:, 1:], states)
+            >>> np.allclose(last[:, 0], whole[:, 1], atol=1e-6)
+            True
+        """
+        x = ops.cast(x, self.compute_dtype)
+        h, after = x, {}
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            past = {"past": states[f"past_{i}"]} if f"past_{i}" in states else {}
+            h, left = convolve_step(convolution, h, past)
+            after.update({f"past_{i}": value for value in left.values()})
+            h = self.activation(norm(h))
+        return self.activation(h + (x if self.shortcut is None else self.shortcut(x))), after
 
     def compute_output_shape(self, x_shape: Shape) -> Shape:
         """Returns the shape of the output."""

@@ -319,6 +319,7 @@ class TransformerBlock(keras.layers.Layer):
         return self.after(x, h, self.feed_forward_norm, training)
 
     hypotheses = True
+    slides = True
 
     def step_shapes(self, length: int, hypotheses: int = 1) -> dict[str, Shape]:
         """Tells what one step has to remember; see `MultiHeadAttention.step_shapes`."""

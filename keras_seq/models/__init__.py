@@ -25,6 +25,8 @@ for _name, _target in {
     "rnn": "keras_seq.models.rnn:rnn",
     "lstm": "keras_seq.models.lstm:lstm",
     "gru": "keras_seq.models.gru:gru",
+    "min_gru": "keras_seq.models.min_gru:min_gru",
+    "s4d": "keras_seq.models.s4d:s4d",
     "attention_rnn": "keras_seq.models.attention_rnn:attention_rnn",
     "transformer": "keras_seq.models.transformer:transformer",
     "gpt": "keras_seq.models.gpt:gpt",

@@ -9,7 +9,7 @@ from keras_seq.models._checks import check_sizes
 from keras_seq.registry import architecture
 
 
-@architecture("causal")
+@architecture("causal", "streaming")
 def tcn(
     x: Any,
     *,

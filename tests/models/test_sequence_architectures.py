@@ -137,7 +137,7 @@ def test_causality_is_as_declared(name, x):
     [
         (mlp, {"vector", "needs_fixed_length"}),
         (cnn, set()),
-        (tcn, {"causal"}),
+        (tcn, {"causal", "streaming"}),
         (rnn, {"causal", "streaming", "recurrent"}),
         (lstm, {"causal", "streaming", "recurrent"}),
         (gru, {"causal", "streaming", "recurrent"}),
