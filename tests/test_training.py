@@ -212,7 +212,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("keras_seq.training.os.fsync", full)
+    monkeypatch.setattr("keras_seq.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
