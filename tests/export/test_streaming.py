@@ -49,6 +49,7 @@ EVERY = pytest.mark.parametrize("name", [*CAUSAL, *ALSO])
 # One with states alone and one with a window stand for all where a file is written each time.
 QUICK = ("gru", "gpt")
 MOST = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in (*CAUSAL, *ALSO)]
+KINDS = ("gru", "tcn", "s4d", "gpt")
 
 
 def options(name, **more):
@@ -444,7 +445,8 @@ def drift(name, exporter, file, write):
     return found["states"][0, -1], expected, details
 
 
-@pytest.mark.parametrize("name", MOST)
+# One of each kind of state stands for all: a vector, a buffer, a complex one, a window.
+@pytest.mark.parametrize("name", KINDS)
 def test_ten_thousand_steps_on_a_device(name, tmp_path):
     """No drift, and no memory that grows."""
 
@@ -456,9 +458,8 @@ def test_ten_thousand_steps_on_a_device(name, tmp_path):
     assert details["memory_growth_mb"] < 1
 
 
-# The graph is the one that the device has; here one of each kind of state stands for all.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gru", "tcn", "s4d", "gpt"])
+@pytest.mark.parametrize("name", KINDS)
 def test_ten_thousand_steps_of_a_saved_model(name, tmp_path):
     def write(model, folder, endpoint):
         write_saved_model(model, folder, endpoints=[endpoint])
