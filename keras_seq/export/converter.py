@@ -312,14 +312,29 @@ def latencies(
     Returns:
         Median and 95th percentile, milliseconds.
     """
+    times = call_times(call, repeats, seconds)
+    return float(np.median(times)), float(np.percentile(times, 95))
+
+
+def call_times(call: Callable[[], Any], repeats: int = 200, seconds: float = 0.5) -> list[float]:
+    """Times a call after a short warm-up; see `latencies`.
+
+    Args:
+        call: What to time.
+        repeats: Most calls.
+        seconds: Stops after about this long (at least three calls).
+
+    Returns:
+        Milliseconds of each call.
+    """
     for _ in range(3):
         call()
     times: list[float] = []
-    while len(times) < max(repeats, 3) and (len(times) < 3 or sum(times) < seconds):
+    while len(times) < max(repeats, 3) and (len(times) < 3 or sum(times) < 1000 * seconds):
         started = time.perf_counter()
         call()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times)) * 1e3, float(np.percentile(times, 95)) * 1e3
+        times.append(1000 * (time.perf_counter() - started))
+    return times
 
 
 def stream_saved_model(

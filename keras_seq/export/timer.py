@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_seq.export.converter import call_times
 from keras_seq.export.runner import keeps_state, peak_memory, reset_peak_memory
 from keras_seq.export.workers import serve
 
@@ -68,15 +69,7 @@ def measure(*, repeats: int, seconds: float) -> dict[str, Any]:
     Returns:
         ``times_ms`` of the calls, after three that are not counted.
     """
-    call = _held["call"]
-    for _ in range(3):
-        call()
-    times: list[float] = []
-    while len(times) < max(repeats, 3) and (len(times) < 3 or sum(times) < seconds):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return {"times_ms": [1000 * t for t in times]}
+    return {"times_ms": call_times(_held["call"], repeats, seconds)}
 
 
 def _values(
