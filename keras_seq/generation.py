@@ -204,10 +204,10 @@ def step_endpoint(
         The endpoint ``step``: ``tokens`` (B, 1), ``position`` (B,) and the states to ``logits``
         (B, V) and the states; for SavedModel and LiteRT. None for a model without a step.
     """
-    import keras
     from keras import ops
 
     from keras_seq.decoding import step_model, stepper
+    from keras_seq.export.endpoints import step_of
 
     try:
         step = step_model(_network(model), length=length)
@@ -218,37 +218,8 @@ def step_endpoint(
         return None
     text = np.stack([row[:4] for row in rows]).astype("int32")
     states = {k: ops.convert_to_numpy(v) for k, v in stepper(step).start(len(rows)).items()}
-    samples: dict[str, list[Any]] = {}
-    expected: dict[str, list[Any]] = {}
-    for position in range(min(text.shape[1], length or text.shape[1])):
-        given = {
-            "tokens": text[:, position : position + 1],
-            "position": np.full(len(rows), position, "int32"),
-            **states,
-        }
-        found = {k: ops.convert_to_numpy(v) for k, v in step(_tensors(given)).items()}
-        for where, values in ((samples, given), (expected, found)):
-            for name, value in values.items():
-                where.setdefault(name, []).append(value)
-        states = {name: found[name] for name in states}
-    return Endpoint(
-        name=STEP,
-        call=lambda inputs: step(inputs, training=False),
-        inputs={
-            name: (tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
-            for name, tensor in step.input.items()
-        },
-        samples={name: np.concatenate(values) for name, values in samples.items()},
-        expected={name: np.concatenate(values) for name, values in expected.items()},
-        tracked=(step,),
-        formats=("saved_model", "litert"),
-    )
-
-
-def _tensors(values: dict[str, Any]) -> dict[str, Any]:
-    from keras import ops
-
-    return {name: ops.convert_to_tensor(value) for name, value in values.items()}
+    calls = [{"tokens": text[:, t : t + 1]} for t in range(min(text.shape[1], length or 4))]
+    return step_of(step, calls, states, formats=("saved_model", "litert"))
 
 
 def _context(states: dict[str, tuple[tuple[int, ...], str]], metadata: dict[str, Any]) -> Any:

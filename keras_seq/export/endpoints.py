@@ -16,17 +16,67 @@ import numpy as np
 from keras_seq.errors import UserError
 from keras_seq.export.exporter import Endpoint, Exporter, ExportError, Samples
 from keras_seq.export.parity import SCALE_FLOOR, distances
+from keras_seq.export.stream_loop import POSITION
 from keras_seq.export.workers import as_bytes
 from keras_seq.registry import exporters
 
 if TYPE_CHECKING:
     from keras_seq.export.signature import Signature
 
+#: The signature of an exported file that goes one step on.
+STEP = "step"
 #: Rows of one call where a file takes any number of them.
 ROWS = 16
 #: How many rows are tried without their padding.
 UNPADDED = 6
 TENSORFLOW_TEXT = "tensorflow_text"
+
+
+def step_of(
+    step: Any, calls: Sequence[Samples], states: Samples, *, formats: Sequence[str]
+) -> Endpoint:
+    """Describes the signature ``step`` of a model with explicit states, proved by a few calls.
+
+    Args:
+        step: A functional model: what each call takes, the states by name, and perhaps
+            ``position`` (B,), the number of calls so far, to its outputs and the states.
+        calls: What each of the calls takes, in their order, (B, ...).
+        states: The states before the first call.
+        formats: Names of the exporters that carry it.
+
+    Returns:
+        The endpoint; its samples are all calls, one after the other.
+    """
+    import keras
+    import tensorflow as tf
+
+    samples: dict[str, list[Any]] = {}
+    expected: dict[str, list[Any]] = {}
+    rows = len(next(iter(states.values())))
+    for position, call in enumerate(calls):
+        given = {**call, **states}
+        if POSITION in step.input:
+            given[POSITION] = np.full(rows, position, "int32")
+        # On a GPU float32 may mean TF32.
+        with tf.device("/CPU:0"):
+            tensors = {name: tf.convert_to_tensor(value) for name, value in given.items()}
+            found = {k: np.asarray(v) for k, v in step(tensors, training=False).items()}
+        for where, values in ((samples, given), (expected, found)):
+            for name, value in values.items():
+                where.setdefault(name, []).append(value)
+        states = {name: found[name] for name in states}
+    return Endpoint(
+        name=STEP,
+        call=lambda inputs: step(inputs, training=False),
+        inputs={
+            name: (tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+            for name, tensor in step.input.items()
+        },
+        samples={name: np.concatenate(values) for name, values in samples.items()},
+        expected={name: np.concatenate(values) for name, values in expected.items()},
+        tracked=(step,),
+        formats=tuple(formats),
+    )
 
 
 def check_endpoints(endpoints: Sequence[Endpoint], chosen: Sequence[Exporter]) -> list[Endpoint]:

@@ -23,6 +23,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_seq.errors import UserError
+from keras_seq.export.endpoints import STEP, step_of
 from keras_seq.export.exporter import Endpoint, Exporter, ExportError, Samples
 from keras_seq.export.parity import SCALE_FLOOR, distances
 from keras_seq.export.signature import Signature, inference_form
@@ -36,8 +37,6 @@ from keras_seq.layers import (
 )
 from keras_seq.layers.steps import Step, step_shapes
 
-#: The signature of an exported file that goes one step on.
-STEP = "step"
 #: What attention remembers of a model with an open length, where nothing is said.
 WINDOW = 256
 # Sequences that prove a stream, how far they go at most, and how far beyond that windows fill.
@@ -611,33 +610,11 @@ class StreamPlan:
         Args:
             formats: Names of the exporters that carry it.
         """
-        step = self.stream.step
         pieces = self.stream.pieces(self.values)
-        states = self.stream.start(len(self.lengths))
-        samples: dict[str, list[Any]] = {}
-        expected: dict[str, list[Any]] = {}
-        for t in range(min(3, next(iter(pieces.values())).shape[1])):
-            given = {name: value[:, t] for name, value in pieces.items()} | states
-            if self.stream.counts:
-                given[POSITION] = np.full(len(self.lengths), t, "int32")
-            with tf.device("/CPU:0"):
-                found = {k: np.asarray(v) for k, v in step(given, training=False).items()}
-            for where, values in ((samples, given), (expected, found)):
-                for name, value in values.items():
-                    where.setdefault(name, []).append(value)
-            states = {name: found[name] for name in states}
-        return Endpoint(
-            name=STEP,
-            call=lambda inputs: step(inputs, training=False),
-            inputs={
-                name: (tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
-                for name, tensor in step.input.items()
-            },
-            samples={name: np.concatenate(values) for name, values in samples.items()},
-            expected={name: np.concatenate(values) for name, values in expected.items()},
-            tracked=(step,),
-            formats=tuple(formats),
-        )
+        count = min(3, next(iter(pieces.values())).shape[1])
+        calls = [{name: value[:, t] for name, value in pieces.items()} for t in range(count)]
+        start = self.stream.start(len(self.lengths))
+        return step_of(self.stream.step, calls, start, formats=formats)
 
     def prove(
         self,

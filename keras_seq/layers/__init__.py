@@ -7,13 +7,9 @@ that holds one.
 from __future__ import annotations
 
 from keras_seq.layers.alignment import Alignment, AlignmentKeys, coverage_loss
-from keras_seq.layers.attention import (
-    AdditiveAttention,
-    MultiHeadAttention,
-    causal_mask,
-    masked_softmax,
-)
+from keras_seq.layers.attention import AdditiveAttention, MultiHeadAttention
 from keras_seq.layers.attention_decoder import AttentionDecoder
+from keras_seq.layers.attention_weights import causal_mask, masked_softmax
 from keras_seq.layers.bag import EmbeddingBag
 from keras_seq.layers.blockwise import blockwise_attention
 from keras_seq.layers.carried import CarriedStates, can_carry, carry_states, forget_states

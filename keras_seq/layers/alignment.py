@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_seq.layers.attention import masked_softmax
+from keras_seq.layers.attention_weights import masked_softmax
 from keras_seq.layers.masking import zero_masked
 
 Shape = tuple[Any, ...]

@@ -8,98 +8,20 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_seq.layers.attention_weights import (
+    head_scores,
+    head_values,
+    masked_softmax,
+    visible,
+)
+from keras_seq.layers.dot_product import dot_product_attention
 from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.masking import zero_masked
 from keras_seq.layers.positions import RotaryPositions
-from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, shared_at, shared_between
+from keras_seq.layers.relative_bias import AlibiBias, RelativeBias, alibi_slopes, shared_at
 from keras_seq.layers.steps import update, write_at
 
 Shape = tuple[Any, ...]
-
-
-def causal_mask(query_steps: Any, memory_steps: Any) -> Any:
-    """Tells which memory steps a query step may see: those up to its own position.
-
-    Args:
-        query_steps: T, a number or a scalar tensor.
-        memory_steps: S, a number or a scalar tensor.
-
-    Returns:
-        (T, S) bool tensor.
-
-    Example:
-        >>> import numpy as np
-        >>> np.asarray(causal_mask(2, 2)).tolist()
-        [[True, False], [True, True]]
-    """
-    # A comparison of ranges converts to LiteRT for every length; a band matrix does not.
-    return ops.arange(query_steps)[:, None] >= ops.arange(memory_steps)[None, :]
-
-
-def masked_softmax(scores: Any, valid: Any = None, *, training: bool | None = None) -> Any:
-    """Softmax over the last axis in float32; a row without a valid entry gives zeros.
-
-    Args:
-        scores: (..., S) tensor.
-        valid: Bool tensor that broadcasts to `scores`, or None for all valid.
-        training: Whether the form is taken that is faster, as it is in the steps of a search; the
-            other one quantises better.
-
-    Returns:
-        float32 tensor shaped like `scores`; each row sums to 1, or to 0 where nothing is valid.
-
-    Example:
-        >>> import numpy as np
-        >>> valid = np.array([[True, True, False], [False, False, False]])
-        >>> np.asarray(masked_softmax(np.zeros((2, 3), "float32"), valid)).tolist()
-        [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
-    """
-    scores = ops.cast(scores, "float32")
-    if valid is None:
-        return _softmax(scores)
-    if training or update() in ("in_place", "slice"):
-        # A choice between two tensors that broadcast costs TensorFlow as much as a product of the
-        # heads: the choice is made on the mask, which is small, before and after the softmax.
-        highest = ops.where(valid, np.float32(np.inf), np.float32(-1e9))
-        return _trained_softmax(ops.convert_to_tensor(scores), highest, ops.cast(valid, "float32"))
-    # The row's lowest score stands in for "minus infinity": a huge negative number would stretch
-    # the range of this tensor and leave nothing of the real scores in an int8 model. It takes some
-    # weight, so the rest is scaled back to 1 afterwards.
-    lowest = ops.stop_gradient(ops.min(scores, axis=-1, keepdims=True))
-    weights = _softmax(ops.where(valid, scores, lowest))
-    weights = ops.where(valid, weights, ops.zeros_like(weights))
-    total = ops.sum(weights, axis=-1, keepdims=True)
-    return weights / ops.where(total > 0, total, ops.ones_like(total))
-
-
-@ops.custom_gradient
-def _trained_softmax(scores: Any, highest: Any, valid: Any) -> Any:
-    weights = _softmax(ops.minimum(scores, highest)) * valid
-
-    def gradient(*args: Any, upstream: Any = None) -> Any:
-        above = args[0] if upstream is None else upstream
-        above = above * weights
-        slope = above - weights * ops.sum(above, axis=-1, keepdims=True)
-        return slope, ops.zeros_like(highest), ops.zeros_like(valid)
-
-    return weights, gradient
-
-
-def _softmax(scores: Any) -> Any:
-    # Keras warns of a softmax over one entry, which is right for a sequence of one step.
-    return ops.exp(scores - scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
-
-
-def _valid(mask: Any, causal: bool, query_steps: Any, memory_steps: Any) -> Any:
-    """(B or 1, T or 1, S) bool, or None where everything may be seen."""
-    valid = None
-    if mask is not None:
-        mask = ops.cast(mask, "bool")
-        valid = mask if len(mask.shape) == 3 else mask[:, None, :]
-    if causal:
-        past = causal_mask(query_steps, memory_steps)[None]
-        valid = past if valid is None else ops.logical_and(valid, past)
-    return valid
 
 
 def check_heads(width: int, heads: int, *, even: bool = False) -> None:
@@ -231,58 +153,6 @@ def join_heads(x: Any) -> Any:
     return ops.reshape(x, (-1, ops.shape(x)[1], x.shape[2] * x.shape[3]))
 
 
-def head_scores(query: Any, key: Any) -> Any:
-    """Multiplies queries with keys, head by head; neighbouring heads may share one of the keys.
-
-    Args:
-        query: (B, H, T, head width).
-        key: (B, G, S, head width), H a multiple of G: query head h goes with key head h // (H / G).
-
-    Returns:
-        (B, H, T, S).
-
-    Example:
-        >>> import numpy as np
-        >>> query = np.array([[[[1.0]], [[2.0]]]], "float32")  # two heads
-        >>> key = np.array([[[[3.0], [4.0]]]], "float32")  # one head, two steps
-        >>> np.asarray(head_scores(query, key)).tolist()
-        [[[[3.0, 4.0]], [[6.0, 8.0]]]]
-    """
-    key = ops.transpose(key, (0, 1, 3, 2))
-    heads, groups = query.shape[1], key.shape[1]
-    if heads == groups:
-        return ops.matmul(query, key)
-    # The queries of a group stand below each other, so that no key is copied.
-    steps = ops.shape(query)[2]
-    query = ops.reshape(query, (-1, groups, heads // groups * steps, query.shape[3]))
-    return ops.reshape(ops.matmul(query, key), (-1, heads, steps, ops.shape(key)[3]))
-
-
-def head_values(weights: Any, value: Any) -> Any:
-    """Averages values by weights, head by head; neighbouring heads may share one of the values.
-
-    Args:
-        weights: (B, H, T, S).
-        value: (B, G, S, head width), H a multiple of G.
-
-    Returns:
-        (B, H, T, head width).
-
-    Example:
-        >>> import numpy as np
-        >>> weights = np.array([[[[1.0, 0.0]], [[0.5, 0.5]]]], "float32")  # two heads
-        >>> value = np.array([[[[3.0], [4.0]]]], "float32")  # one head, two steps
-        >>> np.asarray(head_values(weights, value)).tolist()
-        [[[[3.0]], [[3.5]]]]
-    """
-    heads, groups = weights.shape[1], value.shape[1]
-    if heads == groups:
-        return ops.matmul(weights, value)
-    steps = ops.shape(weights)[2]
-    weights = ops.reshape(weights, (-1, groups, heads // groups * steps, ops.shape(weights)[3]))
-    return ops.reshape(ops.matmul(weights, value), (-1, heads, steps, value.shape[3]))
-
-
 @keras.saving.register_keras_serializable(package="keras_seq")
 class AdditiveAttention(keras.layers.Layer):
     """Bahdanau's attention: score = v . tanh(query W + memory U + b).
@@ -347,7 +217,9 @@ class AdditiveAttention(keras.layers.Layer):
         q = ops.expand_dims(self.query_projection(query), 2)  # (B, T, 1, units)
         m = ops.expand_dims(self.memory_projection(memory), 1)  # (B, 1, S, units)
         scores = ops.squeeze(self.score(ops.tanh(q + m)), -1)  # (B, T, S)
-        valid = _valid(mask, self.causal, ops.shape(query)[1], ops.shape(memory)[1])
+        valid = visible(mask, ops.shape(query)[1], ops.shape(memory)[1], causal=self.causal)
+        if valid is not None:
+            valid = ops.squeeze(valid, 1)
         weights = ops.cast(masked_softmax(scores, valid), memory.dtype)
         return ops.matmul(weights, memory), weights
 
@@ -386,6 +258,9 @@ class MultiHeadAttention(keras.layers.Layer):
         qk_norm: Whether each head's queries and keys are brought to one length, times a learned
             scale (RMS normalisation): keeps the scores in bounds. Default False.
         use_bias: Whether the projections add a learned vector. Default True.
+        method: ``"auto"``, ``"plain"`` or ``"blockwise"``, see `dot_product_attention`: long
+            sequences in a graph are computed by tiles where nobody reads the weights. Default
+            ``"auto"``.
         **kwargs: As for every Keras layer.
 
     Call arguments:
@@ -393,15 +268,15 @@ class MultiHeadAttention(keras.layers.Layer):
         memory: (B, S, Dm), what is attended to; None: the query itself.
         mask: (B, S) bool, True at real steps of the memory, or (B, T, S); None: all.
         distances: (2 M + 1, heads), what is added to the scores for the distance of two steps,
-            from a `RelativeBiasTable` that several layers share; None: nothing.
+            from a `RelativeBiasTable` that several layers share; not beside `bias`. None: nothing.
 
     Returns:
         The output (B, T, width) and the weights (B, heads, T, S), before dropout. A step that sees
         nothing gets zero weights.
 
     Raises:
-        ValueError: If the width is not divisible by the heads, the heads not by `kv_heads`, or
-            `bias` is unknown.
+        ValueError: If the width is not divisible by the heads, the heads not by `kv_heads`, `bias`
+            or `method` is unknown, or two biases are given.
 
     Example:
         >>> import numpy as np
@@ -431,10 +306,14 @@ class MultiHeadAttention(keras.layers.Layer):
         bias: str | None = None,
         qk_norm: bool = False,
         use_bias: bool = True,
+        method: str = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_attention(heads, kv_heads, bias)
+        if method not in self.methods:
+            known = ", ".join(map(repr, self.methods))
+            raise ValueError(f"method is {method!r}: give one of {known}")
         self.heads = heads
         self.width = width
         self.dropout = dropout
@@ -445,6 +324,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.bias = bias
         self.qk_norm = qk_norm
         self.use_bias = use_bias
+        self.method = method
         self.supports_masking = True
 
     def build(self, query_shape: Shape, memory_shape: Shape | None = None) -> None:
@@ -513,23 +393,36 @@ class MultiHeadAttention(keras.layers.Layer):
         q, k, v = self._project(steps if memory is None else query, steps)
         if self.rotary:
             q, k = self.turn(q), self.turn(k)
-        # The query is scaled before the product, so that float16 does not overflow in it.
-        q = q * (self._head_width**-0.5)
-        scores = head_scores(q, k)  # (B, H, T, S)
-        if self.bias is not None:
-            # In float32: what is small beside a score of 16 bits would be lost.
-            bias = self.distance_bias.between(ops.shape(query)[1], ops.shape(steps)[1])
-            scores = ops.cast(scores, "float32") + bias
-        if distances is not None:
-            bias = shared_between(distances, ops.shape(query)[1], ops.shape(steps)[1])
-            scores = ops.cast(scores, "float32") + bias
-        valid = _valid(mask, self.causal, ops.shape(query)[1], ops.shape(steps)[1])
-        if valid is not None:
-            valid = ops.expand_dims(valid, 1)
-        weights = ops.cast(masked_softmax(scores, valid, training=training), v.dtype)
-        mixed = head_values(self.dropout_layer(weights, training=training), v)
+        mixed, weights = dot_product_attention(
+            q,
+            k,
+            v,
+            mask=mask,
+            causal=self.causal,
+            bias=self._bias_by_distance(distances),
+            dropout=self.dropout,
+            seed=self.dropout_layer.seed_generator if self.dropout else None,
+            method=self.method,
+            training=training,
+            return_weights=True,
+        )
         return self._combine(mixed), weights
 
+    def _bias_by_distance(self, distances: Any) -> Any:
+        """A table by distance, slopes, or None."""
+        if distances is None:
+            if self.bias is None:
+                return None
+            if self.bias == "alibi":
+                return ops.convert_to_tensor(alibi_slopes(self.heads))
+            return self.distance_bias.by_distance()
+        if self.bias is not None:
+            raise ValueError(
+                f"{self.name} has bias={self.bias!r} and was given distances: take one of them"
+            )
+        return distances
+
+    methods = ("auto", "plain", "blockwise")
     hypotheses = True  # of a search: a step takes (B, K, D)
     slides = True  # over a stream without an end, see `keras_seq.layers.steps.UPDATES`
 
@@ -696,4 +589,5 @@ class MultiHeadAttention(keras.layers.Layer):
             "bias": self.bias,
             "qk_norm": self.qk_norm,
             "use_bias": self.use_bias,
+            "method": self.method,
         }

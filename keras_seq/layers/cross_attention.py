@@ -9,13 +9,11 @@ from keras import ops
 
 from keras_seq.layers.attention import (
     check_heads,
-    head_scores,
-    head_values,
     join_heads,
     joint_projection,
-    masked_softmax,
     split_heads,
 )
+from keras_seq.layers.dot_product import dot_product_attention
 from keras_seq.layers.dropout import Dropout
 from keras_seq.layers.masking import zero_masked
 
@@ -180,12 +178,16 @@ class CrossAttention(keras.layers.Layer):
     ) -> tuple[Any, Any]:
         """Attends."""
         q = split_heads(self.query_projection(query), self.heads)  # (B, H, T, head width)
-        # The query is scaled before the product, so that float16 does not overflow in it.
-        scores = head_scores(q * q.shape[-1] ** -0.5, key)  # (B, H, T, S)
-        # An axis put in by a slice does not convert where batch and source are open.
-        valid = None if mask is None else ops.expand_dims(ops.cast(mask, "bool"), (1, 2))
-        weights = ops.cast(masked_softmax(scores, valid, training=training), value.dtype)
-        mixed = head_values(self.dropout_layer(weights, training=training), value)
+        mixed, weights = dot_product_attention(
+            q,
+            key,
+            value,
+            mask=mask,
+            dropout=self.dropout,
+            seed=self.dropout_layer.seed_generator if self.dropout else None,
+            training=training,
+            return_weights=True,
+        )
         return self.output_projection(join_heads(mixed)), weights
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:

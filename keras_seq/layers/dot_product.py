@@ -7,10 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq.layers.attention import head_scores, head_values, masked_softmax
+from keras_seq.layers.attention_weights import head_scores, head_values, masked_softmax, visible
 from keras_seq.layers.blockwise import blockwise_attention
 from keras_seq.layers.dropout import drawn_scale
 from keras_seq.layers.long_checks import check_long, seed_pair
+from keras_seq.layers.relative_bias import bias_between
 from keras_seq.layers.sliding_window import sliding_window_attention
 
 # Up to so many weights, 64 MB in float32, all are held at once, which is faster on a CPU; training
@@ -39,15 +40,20 @@ def dot_product_attention(
 ) -> Any:
     """Averages values by the softmax of scaled scores, and picks how by length and memory.
 
-    The rule: ``"plain"``, all weights at once, where they are to be returned, on another backend
-    than TensorFlow, for a mask (B, T, S), and for up to 2^24 weights in all heads and rows (4 heads
-    of 2,048 steps; a batch whose size is unknown is taken for 16), or, where `block` is given, for
-    so many steps. Beyond, ``"window"`` where there is a window and ``"blockwise"`` else. Those have
-    two forms: in training, and where the length is unknown, a loop over tiles, in memory that grows
-    with the length. In inference with a known length the blocks of queries are written out one
-    after the other, in operators that every converter knows; an unknown length with a known batch
-    is how a converter asks, and gets the plain form. `method` overrides the choice between plain
-    and tiles, not what a backend can do.
+    The rule: ``"plain"``, all weights at once, on another backend than TensorFlow, for a mask
+    (B, T, S), and for up to 2^24 weights in all heads and rows (4 heads of 2,048 steps; a batch
+    whose size is unknown is taken for 16), or, where `block` is given, for so many steps. Beyond,
+    ``"window"`` where there is a window and ``"blockwise"`` else. Those have two forms: in
+    training, and where the length is unknown, a loop over tiles, in memory that grows with the
+    length. In inference with a known length the blocks of queries are written out one after the
+    other, in operators that every converter knows; an unknown length with a known batch is how a
+    converter asks, and gets the plain form.
+
+    Where the weights are to be returned, outside of a graph and for an unknown length all are
+    computed at once. For long sequences in a graph they are computed beside the tiles, and as a
+    graph leaves out what nobody reads, they cost nothing until somebody does.
+
+    `method` overrides the choice between plain and tiles, not what a backend can do.
 
     Args:
         q: Queries, (B, H, T, D), not yet scaled.
@@ -88,16 +94,22 @@ def dot_product_attention(
     flat = None if whole else mask
     check_long(q, k, v, mask=flat, bias=bias, dropout=used, seed=seed, block=block, window=window)
     method = _method(method, q, k, window, block, training, whole, return_weights)
+    weights = None
+    if method == "plain" or return_weights:
+        steps, memory = ops.shape(q)[2], ops.shape(k)[2]
+        valid = visible(mask, steps, memory, causal=causal, window=window)
+        weights = _weights(q, k, v, valid, bias, (0, 0), training)
     if method == "plain":
-        valid = _valid(mask, causal, window, 0, ops.shape(q)[2], 0, ops.shape(k)[2])
-        mixed, weights = _rows(q, k, v, valid, bias, (0, 0), used, seed, training)
-        return (mixed, weights) if return_weights else mixed
-    if not training and q.shape[2] is not None and k.shape[2] is not None:
-        return _blocks_of_rows(q, k, v, mask, causal, window, bias, block or _ROWS)
-    options = {"mask": mask, "causal": causal, "bias": bias, "dropout": used, "seed": seed}
-    if window is None:
-        return blockwise_attention(q, k, v, block=block, **options)
-    return sliding_window_attention(q, k, v, window=window, block=block, **options)
+        mixed = head_values(_dropped(weights, used, seed), v)
+    elif not training and q.shape[2] is not None and k.shape[2] is not None:
+        mixed = _blocks_of_rows(q, k, v, mask, causal, window, bias, block or _ROWS)
+    else:
+        options = {"mask": mask, "causal": causal, "bias": bias, "dropout": used, "seed": seed}
+        if window is None:
+            mixed = blockwise_attention(q, k, v, block=block, **options)
+        else:
+            mixed = sliding_window_attention(q, k, v, window=window, block=block, **options)
+    return (mixed, weights) if return_weights else mixed
 
 
 def _method(
@@ -117,14 +129,13 @@ def _method(
         raise ValueError("method is 'window' and there is no window: say how many steps")
     if method == "blockwise" and window is not None:
         raise ValueError(f"method is 'blockwise' and window is {window}: give 'window' or 'auto'")
-    if method in ("blockwise", "window") and (whole or return_weights):
-        raise ValueError(
-            f"method is {method!r}, which has no {'mask (B, T, S)' if whole else 'weights'}: give "
-            "'plain' or 'auto'"
-        )
-    if method == "plain" or whole or return_weights or keras.backend.backend() != "tensorflow":
+    if method in ("blockwise", "window") and whole:
+        raise ValueError(f"method is {method!r}, which has no mask (B, T, S): give 'plain', 'auto'")
+    if method == "plain" or whole or keras.backend.backend() != "tensorflow":
         return "plain"
     lengths = (q.shape[2], k.shape[2])
+    if return_weights and method == "auto" and (None in lengths or _eager()):
+        return "plain"
     if None in lengths:
         return "plain" if q.shape[0] is not None and not training else "tiles"
     count = (q.shape[0] or _BATCH) * q.shape[1] * lengths[0] * lengths[1]
@@ -132,73 +143,40 @@ def _method(
     return "plain" if method == "auto" and few else "tiles"
 
 
-def _valid(
-    mask: Any,
-    causal: bool,
-    window: int | None,
-    first_query: int,
-    queries: Any,
-    first_key: int,
-    keys: Any,
-) -> Any:
-    """(B or 1, 1, T or 1, S) bool, or None where everything may be seen."""
-    valid = None
-    if mask is not None:
-        mask = ops.cast(mask, "bool")
-        valid = ops.expand_dims(mask, 1 if len(mask.shape) == 3 else (1, 2))
-    if causal or window is not None:
-        query = ops.arange(queries, dtype="int32")[:, None] + first_query
-        key = ops.arange(keys, dtype="int32")[None, :] + first_key
-        near = query >= key if causal else None
-        if window is not None:
-            near_before = query <= key + window
-            near_after = query >= key if causal else query >= key - window
-            near = ops.logical_and(near_before, near_after)
-        near = ops.expand_dims(near, (0, 1))
-        valid = near if valid is None else ops.logical_and(valid, near)
-    return valid
+def _eager() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.executing_eagerly())
 
 
-def _rows(
+def _weights(
     q: Any,
     k: Any,
     v: Any,
     valid: Any,
     bias: Any,
     starts: tuple[int, int],
-    dropout: float,
-    seed: Any,
     training: bool | None,
-) -> tuple[Any, Any]:
-    """All weights of these queries at once: what comes out, and the weights."""
+) -> Any:
+    """All weights of these queries at once, (B, H, T, S)."""
     # The query is scaled before the product, so that float16 does not overflow in it.
     scores = head_scores(q * (q.shape[-1] ** -0.5), k)  # (B, H, T, S)
     if bias is not None:
         # In float32: what is small beside a score of 16 bits would be lost.
         query = ops.arange(ops.shape(q)[2], dtype="int32")[:, None] + starts[0]
         key = ops.arange(ops.shape(k)[2], dtype="int32")[None, :] + starts[1]
-        added = _between(ops.cast(bias, "float32"), key - query)
-        scores = ops.cast(scores, "float32") + added
-    weights = ops.cast(masked_softmax(scores, valid, training=training), v.dtype)
-    dropped = weights
-    if dropout:
-        if keras.backend.backend() == "tensorflow":
-            scale = drawn_scale(dropout, ops.shape(weights), seed_pair(seed), weights.dtype)
-            dropped = weights * scale
-        else:
-            # Two calls must not drop the same where a generator was given.
-            key = seed if isinstance(seed, (int, keras.random.SeedGenerator)) else seed_pair(seed)
-            dropped = keras.random.dropout(weights, dropout, seed=key)
-    return head_values(dropped, v), weights
+        scores = ops.cast(scores, "float32") + bias_between(bias, key - query)
+    return ops.cast(masked_softmax(scores, valid, training=training), v.dtype)
 
 
-def _between(bias: Any, later: Any) -> Any:
-    """(H, T, S) of a table or of slopes, by how many steps later the key is."""
-    if len(bias.shape) == 1:
-        return -ops.cast(ops.abs(later), "float32")[None] * bias[:, None, None]
-    farthest = bias.shape[0] // 2
-    near = ops.clip(later, -farthest, farthest) + farthest
-    return ops.transpose(ops.take(bias, near, axis=0), (2, 0, 1))
+def _dropped(weights: Any, dropout: float, seed: Any) -> Any:
+    if not dropout:
+        return weights
+    if keras.backend.backend() == "tensorflow":
+        return weights * drawn_scale(dropout, ops.shape(weights), seed_pair(seed), weights.dtype)
+    # Two calls must not drop the same where a generator was given.
+    key = seed if isinstance(seed, (int, keras.random.SeedGenerator)) else seed_pair(seed)
+    return keras.random.dropout(weights, dropout, seed=key)
 
 
 def _blocks_of_rows(
@@ -223,8 +201,11 @@ def _blocks_of_rows(
         # One after the other, or all blocks would be in memory at once.
         with tf.control_dependencies(outputs[-1:]):
             seen = None if mask is None else ops.convert_to_tensor(mask)[:, begin:end]
-            valid = _valid(seen, causal, window, first, last - first, begin, end - begin)
+            valid = visible(
+                seen, last - first, end - begin, causal=causal, window=window, starts=(first, begin)
+            )
             rows = q[:, :, first:last]
-            part = (k[:, :, begin:end], v[:, :, begin:end], valid, bias, (first, begin))
-            outputs.append(_rows(rows, *part, 0.0, None, False)[0])
+            keys, values = k[:, :, begin:end], v[:, :, begin:end]
+            weights = _weights(rows, keys, values, valid, bias, (first, begin), False)
+            outputs.append(head_values(weights, values))
     return ops.concatenate(outputs, axis=2) if len(outputs) > 1 else outputs[0]

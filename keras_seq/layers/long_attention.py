@@ -11,7 +11,6 @@ from keras import ops
 from keras_seq.layers.attention import MultiHeadAttention
 from keras_seq.layers.dot_product import dot_product_attention
 from keras_seq.layers.masking import zero_masked
-from keras_seq.layers.relative_bias import alibi_slopes
 
 Shape = tuple[Any, ...]
 
@@ -35,6 +34,7 @@ class BlockwiseAttention(MultiHeadAttention):
         bias: ``"relative"``, ``"alibi"`` or None; see `MultiHeadAttention`.
         qk_norm: See `MultiHeadAttention`. Default False.
         use_bias: Whether the projections add a learned vector. Default True.
+        method: ``"auto"``, ``"plain"`` or ``"blockwise"``. Default ``"auto"``.
         block: Most steps of a tile's sides; shorter sequences are computed at once. None: see
             `dot_product_attention`.
         **kwargs: As for every Keras layer.
@@ -77,6 +77,7 @@ class BlockwiseAttention(MultiHeadAttention):
         bias: str | None = None,
         qk_norm: bool = False,
         use_bias: bool = True,
+        method: str = "auto",
         block: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -91,6 +92,7 @@ class BlockwiseAttention(MultiHeadAttention):
             bias=bias,
             qk_norm=qk_norm,
             use_bias=use_bias,
+            method=method,
             **kwargs,
         )
         if block is not None and block < 1:
@@ -124,25 +126,11 @@ class BlockwiseAttention(MultiHeadAttention):
             bias=self._bias_by_distance(distances),
             dropout=self.dropout,
             seed=self.dropout_layer.seed_generator if self.dropout else None,
-            method="plain" if converted else "auto",
+            method="plain" if converted else self.method,
             block=self.block,
             training=training,
         )
         return self._combine(mixed)
-
-    def _bias_by_distance(self, distances: Any) -> Any:
-        """A table by distance, slopes, or None."""
-        if distances is None:
-            if self.bias is None:
-                return None
-            if self.bias == "alibi":
-                return ops.convert_to_tensor(alibi_slopes(self.heads))
-            return self.distance_bias.by_distance()
-        if self.bias is not None:
-            raise ValueError(
-                f"{self.name} has bias={self.bias!r} and was given distances: take one of them"
-            )
-        return distances
 
     def step(
         self,
@@ -195,6 +183,7 @@ class SlidingWindowAttention(BlockwiseAttention):
         bias: ``"relative"``, ``"alibi"`` or None; see `MultiHeadAttention`.
         qk_norm: See `MultiHeadAttention`. Default False.
         use_bias: Whether the projections add a learned vector. Default True.
+        method: ``"auto"``, ``"plain"`` or ``"window"``. Default ``"auto"``.
         block: See `BlockwiseAttention`.
         **kwargs: As for every Keras layer.
 
@@ -236,6 +225,7 @@ class SlidingWindowAttention(BlockwiseAttention):
         bias: str | None = None,
         qk_norm: bool = False,
         use_bias: bool = True,
+        method: str = "auto",
         block: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -250,12 +240,15 @@ class SlidingWindowAttention(BlockwiseAttention):
             bias=bias,
             qk_norm=qk_norm,
             use_bias=use_bias,
+            method=method,
             block=block,
             **kwargs,
         )
         if window < 0:
             raise ValueError(f"window is {window}: give at least 0")
         self.window = window
+
+    methods = ("auto", "plain", "window")
 
     def step(
         self,

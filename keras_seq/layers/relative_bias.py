@@ -74,24 +74,29 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return slopes.astype("float32")
 
 
-def shared_between(table: Any, query_steps: Any, memory_steps: Any) -> Any:
-    """Returns the bias between all steps of two sequences that begin together.
+def bias_between(bias: Any, later: Any) -> Any:
+    """Returns the bias between steps that are so far from each other.
 
     Args:
-        table: (2 M + 1, heads), from `RelativeBiasTable`.
-        query_steps: T, a number or a scalar tensor.
-        memory_steps: S, a number or a scalar tensor.
+        bias: (2 M + 1, heads), for each distance from M steps before to M after and what is beyond
+            them; or slopes (heads,), taken off for each step of distance.
+        later: (T, S) int32, how many steps the memory is later than the query.
 
     Returns:
         (heads, T, S) float32.
 
     Example:
-        >>> table = np.array([[-1.0], [0.0], [1.0]])  # a step before, the same step, a step after
-        >>> np.asarray(shared_between(table, 2, 3))[0]
-        array([[ 0.,  1.,  1.],
-               [-1.,  0.,  1.]], dtype=float32)
+        >>> np.asarray(bias_between(np.array([0.5]), np.array([[0, 1], [-1, 0]])))[0]
+        array([[ 0. , -0.5],
+               [-0.5,  0. ]], dtype=float32)
     """
-    return _between(partial(_look_up, table), query_steps, memory_steps)
+    if len(bias.shape) == 1:
+        # Not [..., None]: an ellipsis on an open length does not convert to LiteRT.
+        minus = ops.expand_dims(ops.cast(-ops.abs(later), "float32"), -1)
+        found = minus * ops.cast(bias, "float32")
+    else:
+        found = _look_up(bias, later)
+    return ops.transpose(found, (2, 0, 1))
 
 
 def shared_at(table: Any, position: Any, length: int) -> Any:

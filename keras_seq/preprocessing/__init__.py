@@ -12,6 +12,7 @@ _HOMES = {
     "KINDS": "device_tokenizer",
     "SubwordSampler": "subword_sampling",
     "Tokenizer": "tokenizer",
+    "read_word_vectors": "word_vectors",
     "tokenizer_table": "tokenizers",
     "train_tokenizer": "tokenizers",
 }

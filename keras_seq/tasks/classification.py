@@ -61,6 +61,7 @@ class Classification(Task):
         token_dropout: The share of tokens that training hides.
         dropout: On the pooled features.
         init: A run folder whose tokenizer and weights training begins with.
+        vectors: Word vectors that the embedding begins with; its width is theirs then.
 
     Example:
         >>> Classification(data="reviews.csv", class_weights="some")
@@ -101,6 +102,7 @@ class Classification(Task):
     token_dropout: float = option(0.3, "Share of tokens that training hides (default 0.3).")
     dropout: float = option(0.5, "On the pooled features (default 0.5).")
     init: str = option("", "Run folder whose tokenizer and weights training begins with.")
+    vectors: str = option("", "File of word vectors (.txt, .vec, .gz) the embedding begins with.")
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -134,6 +136,10 @@ class Classification(Task):
             raise UserError("--class-weights balanced needs one label for each example")
         if self.inputs == "series" and self.init:
             raise UserError("--init takes over a tokenizer, and series have none: leave it out")
+        if self.inputs == "series" and self.vectors:
+            raise UserError("--vectors is for words, and series have none: leave it out")
+        if self.init and self.vectors:
+            raise UserError("--init and --vectors both fill the embedding: give one of them")
         if not self.text_column and self.inputs == "text":
             raise UserError("--text-column is missing: name the column of the text")
 

@@ -70,6 +70,7 @@ class ClassificationProblem(Problem):
         self.exclusive = not options.multi_label
         self.is_text = options.inputs == "text"
         self.warm_start = text.WarmStart(options.init) if options.init else None
+        self.vectors: text.WordVectors | None = None
         first = read_examples(options, options.data)
         second = read_examples(options, options.test) if options.test else None
         self.items = first.items + (second.items if second else [])
@@ -184,6 +185,7 @@ class ClassificationProblem(Problem):
                 clean=options.clean,
             )
         self.tokenizer = tokenizer
+        self.vectors = text.WordVectors(options.vectors, tokenizer) if options.vectors else None
         self.store = text.encode(tokenizer, self.items)
 
     def _standardise(self) -> None:
@@ -205,7 +207,7 @@ class ClassificationProblem(Problem):
         if self.is_text:
             tokens = Tokens(
                 self.tokenizer.size,
-                width=options.embedding,
+                width=self.vectors.width if self.vectors else options.embedding,
                 dropout=options.embedding_dropout,
                 token_dropout=options.token_dropout,
             )
@@ -242,7 +244,7 @@ class ClassificationProblem(Problem):
         return build(architecture, inputs=inputs, head=self.head, **options)
 
     def adapt(self, model: keras.Model) -> tuple[str, ...]:
-        """Takes over the weights of ``--init``, and counts what layers count beforehand.
+        """Takes over what ``--init`` or ``--vectors`` names, and counts what layers want counted.
 
         Args:
             model: A network made by `build`.
@@ -256,6 +258,8 @@ class ClassificationProblem(Problem):
             same = self.warm_start.metadata.get("labels") == list(self.classes)
             taken = self.warm_start.apply(model, skip=() if same else ("logits",))
             notes = (self.warm_start.note(model, taken),)
+        elif self.vectors is not None:
+            notes = self.vectors.apply(model)
         for layer in model.layers:
             ours = not type(layer).__module__.startswith("keras.")
             if ours and hasattr(layer, "adapt") and layer.name not in taken:

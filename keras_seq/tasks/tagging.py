@@ -46,6 +46,7 @@ class Tagging(Task):
             open: a tag depends on what follows, too.
         crf: Whether neighbouring tags get a score of their own, and whole sequences are chosen.
         init: A run folder whose words and weights training begins with.
+        vectors: Word vectors that the embedding begins with; its width is theirs then.
 
     Example:
         >>> Tagging(data="train.conllu", tag_column="pos")
@@ -80,6 +81,7 @@ class Tagging(Task):
     both_ways: bool = option(True, "Recurrent architectures read both ways (default yes).")
     crf: bool = option(False, "Choose whole sequences of tags (default no).")
     init: str = option("", "Run folder whose words and weights training begins with.")
+    vectors: str = option("", "File of word vectors (.txt, .vec, .gz) the embedding begins with.")
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -88,6 +90,8 @@ class Tagging(Task):
         self.check_least(vocabulary=6, min_count=1, max_tokens=8, characters=0, embedding=1)
         self.check_share("embedding_dropout", "token_dropout", "dropout")
         self.check_share("validation_fraction", "test_fraction", zero=False)
+        if self.init and self.vectors:
+            raise UserError("--init and --vectors both fill the embedding: give one of them")
 
     def prepare(self) -> TaggingProblem:
         """Reads and checks the data.

@@ -101,6 +101,7 @@ class TaggingProblem(Problem):
             )
         self.warm_start = text.WarmStart(options.init) if options.init else None
         self.words = self._word_table(train_words)
+        self.vectors = text.WordVectors(options.vectors, self.words) if options.vectors else None
         self.characters = (
             train_tokenizer("characters", (w for row in train_words for w in row), lowercase=False)
             if options.characters
@@ -122,7 +123,7 @@ class TaggingProblem(Problem):
             classes=len(self.tags),
             tokens=Tokens(
                 vocabulary=self.words.size,
-                width=options.embedding,
+                width=self.vectors.width if self.vectors else options.embedding,
                 dropout=options.embedding_dropout,
                 token_dropout=options.token_dropout,
             ),
@@ -232,7 +233,7 @@ class TaggingProblem(Problem):
         return build(architecture, inputs=self.input_shapes, head=self.head, **options)
 
     def adapt(self, model: keras.Model) -> tuple[str, ...]:
-        """Takes over the weights of another run, where one was named.
+        """Takes over the weights of another run, or word vectors, where they were named.
 
         Args:
             model: A network made by `build`.
@@ -240,6 +241,8 @@ class TaggingProblem(Problem):
         Returns:
             What was taken over.
         """
+        if self.vectors is not None:
+            return self.vectors.apply(model)
         if self.warm_start is None:
             return ()
         taken = self.warm_start.apply(model, skip=("logits", "scores", "potentials"))

@@ -308,6 +308,58 @@ class WarmStart:
         return said + (f"; anew: {', '.join(fresh)}" if fresh else "")
 
 
+# What the numbers of word vectors are brought to, root mean square: the first steps of training go
+# as far as from a table that begins by chance.
+_VECTOR_SCALE = 0.1
+
+
+class WordVectors:
+    """Vectors of words from a file, for the embedding to begin with.
+
+    Args:
+        path: See `keras_seq.preprocessing.read_word_vectors`.
+        tokenizer: Its words get them.
+
+    Raises:
+        UserError: If the file is wrong, or the tokens are no words.
+    """
+
+    def __init__(self, path: str | Path, tokenizer: Tokenizer) -> None:
+        from keras_seq.preprocessing import read_word_vectors
+
+        if tokenizer.kind != "words":
+            raise UserError(
+                f"--vectors has a vector for each word, and the tokens are {tokenizer.kind}: take "
+                "--tokenizer words"
+            )
+        self.path = str(path)
+        self.vectors, self.known = read_word_vectors(path, tokenizer.vocabulary)
+        spread = float(np.sqrt(np.mean(np.square(self.vectors[self.known], dtype=np.float64))))
+        self.vectors *= np.float32(_VECTOR_SCALE / max(spread, 1e-12))
+
+    @property
+    def width(self) -> int:
+        """Features of a word."""
+        return int(self.vectors.shape[1])
+
+    def apply(self, model: keras.Model) -> tuple[str, ...]:
+        """Puts the vectors into the embedding; words without one keep what they have.
+
+        Args:
+            model: A network on token ids.
+
+        Returns:
+            What to say of it, in one line.
+        """
+        layer = dict(_named_layers(model)).get("embedding")
+        known = f"{self.known.sum():,} of {len(self.known):,} words"
+        if layer is None or tuple(layer.weights[0].shape) != self.vectors.shape:
+            return (f"{model.name} embeds words in its own way: no vectors of {self.path}",)
+        table = layer.weights[0]
+        table.assign(np.where(self.known[:, None], self.vectors, np.asarray(table)))
+        return (f"{model.name} begins with the vectors of {self.path}: {known}",)
+
+
 def _named_layers(model: keras.Model) -> Iterable[tuple[str, Any]]:
     """The layers that have weights, those of nested models one by one."""
     import keras

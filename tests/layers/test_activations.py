@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from keras_seq.layers import FeedForward
 from keras_seq.layers.activations import gelu
-from keras_seq.layers.attention import masked_softmax
+from keras_seq.layers.attention_weights import masked_softmax
 
 
 def slope(function, x):

@@ -231,7 +231,7 @@ def test_what_cannot_be_is_said(rng):
         ({"method": "flash"}, "give one of 'auto'"),
         ({"method": "window"}, "say how many steps"),
         ({"method": "blockwise", "window": 2}, "give 'window' or 'auto'"),
-        ({"method": "blockwise", "return_weights": True}, "has no weights"),
+        ({"method": "blockwise", "mask": np.ones((B, T, S))}, r"has no mask \(B, T, S\)"),
         ({"dropout": 0.1, "training": True}, "there is no seed"),
         ({"bias": np.zeros(3)}, r"slopes \(4,\)"),
         ({"window": -1}, "at least 0"),
@@ -341,3 +341,56 @@ def test_tiles_convert(rng, kind, tmp_path):
     }  # fmt: skip
     export(model, tmp_path, formats=("litert",), samples=samples)
     assert list(tmp_path.rglob("*.tflite"))
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_long_sequences_of_multi_head_attention_go_by_tiles(rng, case, monkeypatch):
+    """Above the bound of weights, in a graph; the weights are there for who reads them."""
+    inputs = keras.Input((T, 6))
+    layer = MultiHeadAttention(4, width=8, **OPTIONS[case])
+    x = tf.constant(rng.normal(size=(B, T, 6)), "float32")
+    mask = tf.constant(rng.random((B, T)) > 0.3)
+    weights = rng.normal(size=(B, T, 8)).astype("float32")
+    keras.Model(inputs, layer(inputs))
+    layer.set_weights([rng.normal(0, 0.5, w.shape) for w in layer.get_weights()])
+
+    def run(training):
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                y, attention = layer(x, mask=mask, training=training)
+                loss = tf.reduce_sum(y * weights)
+            slopes = tape.gradient(loss, [w.value for w in layer.trainable_variables])
+            return [y, attention, *(tf.convert_to_tensor(s) for s in slopes)]
+
+        names = {op.type for op in step.get_concrete_function().graph.get_operations()}
+        return step(), any("While" in name for name in names)
+
+    for training in (True, False):
+        monkeypatch.setattr("keras_seq.layers.dot_product._MOST", 2**24)
+        wanted, loops = run(training)
+        assert not loops
+        monkeypatch.setattr("keras_seq.layers.dot_product._MOST", 100)
+        monkeypatch.setattr("keras_seq.layers.attention_tiles._BLOCKS", ((999, 4),))
+        found, loops = run(training)
+        assert loops == training  # without training blocks are written out
+        for got, expected in zip(found, wanted, strict=True):
+            assert_allclose(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_way_can_be_named(rng):
+    x = rng.normal(size=(B, T, 8)).astype("float32")
+    layers = [MultiHeadAttention(4, method=method) for method in ("plain", "blockwise")]
+    for layer in layers:
+        layer(x)
+        layer.set_weights(layers[0].get_weights())
+    (y, weights), (ours, same) = (layer(x) for layer in layers)
+    assert_allclose(ours, y, atol=1e-5)
+    assert_allclose(same, weights, atol=1e-6)
+    assert MultiHeadAttention.from_config(layers[1].get_config()).method == "blockwise"
+    for kind, method in (
+        (lambda **o: MultiHeadAttention(2, **o), "window"),
+        (lambda **o: SlidingWindowAttention(2, window=1, **o), "blockwise"),
+    ):
+        with pytest.raises(ValueError, match=f"method is '{method}'"):
+            kind(method=method)

@@ -18,7 +18,7 @@ from keras_seq.layers import (
     alibi_slopes,
     bucket_table,
 )
-from keras_seq.layers.relative_bias import shared_at, shared_between
+from keras_seq.layers.relative_bias import bias_between, shared_at
 
 H = 3
 
@@ -148,7 +148,8 @@ def test_a_shared_table_is_the_bias_of_a_layer(causal):
     shared.set_weights(alone.get_weights())
     table = shared(np.zeros((2, 5, 4), "float32"))
     assert table.shape == (13, H)
-    assert_array_equal(shared_between(table, 9, 11), alone.between(9, 11))
+    later = np.arange(11)[None, :] - np.arange(9)[:, None]
+    assert_array_equal(bias_between(table, later), alone.between(9, 11))
     position = np.array([0, 8])
     assert_array_equal(shared_at(table, position, 10), alone.at(position, 10))
     if not causal:

@@ -385,6 +385,31 @@ def test_another_run_gives_weights_and_tokenizer(
         prepare(path, init=str(tmp_path))
 
 
+def test_word_vectors_begin_the_embedding(tmp_path: Path):
+    data = reviews(tmp_path / "reviews.csv")
+    file = tmp_path / "words.vec"
+    file.write_text("fine 3 4 0\ndull -3 -4 0\nelsewhere 1 1 1\n")
+    found = prepare(data, vectors=str(file))
+    model = found.build("text_cnn", width=3)
+    before = np.array(model.get_layer("embedding").embeddings)
+    (note,) = found.adapt(model)
+    assert note.endswith(f"words.vec: 2 of {found.tokenizer.size} words")
+    after = np.array(model.get_layer("embedding").embeddings)
+    fine, dull = (found.tokenizer.encode(word)[0] for word in ("fine", "dull"))
+    # Root mean square 0.1 over all that was found.
+    wanted = np.float32([3, 4, 0]) * 0.1 / np.sqrt(25 / 3)
+    np.testing.assert_allclose(after[fine], wanted, rtol=1e-6)
+    np.testing.assert_allclose(after[dull], -wanted, rtol=1e-6)
+    others = [i for i in range(len(before)) if i not in (fine, dull)]
+    assert np.array_equal(after[others], before[others])
+    (note,) = found.adapt(found.build("fasttext"))
+    assert "in its own way" in note
+    with pytest.raises(UserError, match="the tokens are characters"):
+        prepare(data, vectors=str(file), tokenizer="characters")
+    with pytest.raises(UserError, match="both fill the embedding"):
+        prepare(data, vectors=str(file), init="runs/another")
+
+
 def test_a_run_is_scored_on_another_file(
     problem: ClassificationProblem, model: keras.Model, tmp_path: Path
 ):

@@ -315,6 +315,18 @@ def test_init_takes_words_and_weights(files, problem, trained, tmp_path):
         np.testing.assert_array_equal(ours[0], theirs[0])
 
 
+def test_word_vectors_begin_the_embedding(files, tmp_path):
+    file = tmp_path / "words.vec"
+    file.write_text("dog 3 4\ncat -3 4\n")
+    found = make(files, vectors=str(file), min_count=1)
+    model = found.build("gru", width=4)
+    (note,) = found.adapt(model)
+    assert "begins with the vectors of" in note
+    table = np.array(model.get_layer("embedding").embeddings)
+    place = list(found.words.vocabulary).index("dog")
+    np.testing.assert_allclose(table[place], np.float32([3, 4]) * 0.1 / np.sqrt(12.5), rtol=1e-6)
+
+
 # ---- what is shipped ----------------------------------------------------------------------------
 
 
