@@ -12,10 +12,12 @@ stopped.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -25,6 +27,10 @@ from keras_seq.data import read_texts
 from keras_seq.preprocessing import train_tokenizer
 
 WANTED = 1.5
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "text_cnn": {"width": 100},
+    "lstm": {"bidirectional": True},
+}
 WIDTH, WINDOW, NEGATIVE = 128, 10, 8
 
 
@@ -58,14 +64,15 @@ def learn(files: list[Path], path: Path, epochs: int) -> float:
 
 def compare(options: argparse.Namespace, name: str, vectors: str) -> Comparison:
     """Trains the networks, or takes up what is there already."""
+    chosen = tuple(options.architectures.split(","))
     return keras_seq.compare(
         "classification",
         data=str(options.data / "imdb_train.tsv.gz"),
         test=str(options.data / "imdb_test.tsv.gz"),
         text_column=("text",),
         label_column="label",
-        architectures=tuple(options.architectures.split(",")),
-        overrides={"text_cnn": {"width": 100}, "lstm": {"bidirectional": True}},
+        architectures=chosen,
+        overrides={name: OVERRIDES[name] for name in chosen if name in OVERRIDES},
         epochs=options.epochs,
         seeds=options.seeds,
         embedding=WIDTH,
@@ -88,6 +95,11 @@ def accuracies(comparison: Comparison) -> dict[str, tuple[float, float]]:
         for row in comparison.leaderboard.rows
         if not row.baseline and not row.ensemble
     }
+
+
+def cell(mean: float, spread: float) -> str:
+    """Mean and spread; of one seed there is no spread."""
+    return f"{mean:.2f}" if math.isnan(spread) else f"{mean:.2f} ± {spread:.2f}"
 
 
 def main() -> None:
@@ -122,7 +134,7 @@ def main() -> None:
     for name, (alone, spread) in plain.items():
         with_vectors, other = warm[name]
         lines.append(
-            f"| {name} | {alone:.2f} ± {spread:.2f} | {with_vectors:.2f} ± {other:.2f} | "
+            f"| {name} | {cell(alone, spread)} | {cell(with_vectors, other)} | "
             f"{with_vectors - alone:+.2f} | +{WANTED} |"
         )
     lines += [

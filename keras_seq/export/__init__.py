@@ -148,7 +148,8 @@ def export(
     """
     from keras_seq.export.signature import Signature
 
-    folder = Path(folder).expanduser()
+    # Absolute: the processes that convert and run it keep the folder in which they were started.
+    folder = Path(folder).expanduser().absolute()
     chosen = _chosen(formats)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise UserError(f"version is {version!r}: TF Serving wants a whole number from 1 upwards")

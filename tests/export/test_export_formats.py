@@ -234,3 +234,15 @@ def test_onnx_agrees_with_keras(tmp_path, mixed):
 def test_every_built_in_exporter_is_covered():
     built_in = {name for name in exporters.names() if exporters.origin(name) == "keras_seq"}
     assert built_in == {*LITERT, "litert_int8", "saved_model", "keras", "onnx"}
+
+
+def test_a_relative_folder_is_that_of_now(tmp_path, monkeypatch):
+    """The helping processes have been started already, in another folder."""
+    inputs = keras.Input((4, 2), name="x")
+    model = keras.Model({"x": inputs}, {"y": keras.layers.Dense(1)(inputs)})
+    samples = {"x": np.ones((2, 4, 2), "float32")}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        export(model, "out", formats=("saved_model", "litert"), samples=samples)
+        assert (tmp_path / name / "out" / "parity.json").is_file()
