@@ -150,7 +150,7 @@ def test_folder_of_something_else(capsys, tmp_path):
 def test_folder_of_another_comparison(capsys, tmp_path):
     path = write(hours(), tmp_path)
     out = tmp_path / "out"
-    code, text, _ = run(capsys, *compare(path, out, "--export", "none"))
+    code, text, _ = run(capsys, *compare(path, out, "--export", "none", "--track", "none"))
     assert code == 0
     assert "Leaderboard" in text
     refused(capsys, compare(path, out, "--epochs", "2"), "another comparison", "epochs", out=out)
@@ -166,7 +166,7 @@ def test_full_disk_leaves_one_line(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras_seq.training, "write_atomically", full)
     path = write(hours(), tmp_path)
-    code, _, err = run(capsys, *compare(path, tmp_path / "out"))
+    code, _, err = run(capsys, *compare(path, tmp_path / "out", "--track", "none"))
     assert code == 2
     assert "No space left on device" in err
     assert "Traceback" not in err

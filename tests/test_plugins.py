@@ -44,14 +44,18 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs_plugin
-def test_plugin_is_listed_beside_ours(tmp_path):
+def test_plugin_is_listed_beside_ours(capsys):
+    from keras_seq.__main__ import main
+
     assert NAME in keras_seq.architectures
     assert keras_seq.architectures.origin(NAME) == "keras-seq-plugin-demo"
-    done = command("list", "--tag", "needs_fixed_length", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert NAME in done.stdout
-    assert "linear" in done.stdout
-    assert "lstm " not in done.stdout
+    with pytest.raises(SystemExit) as stopped:
+        main(["list", "--tag", "needs_fixed_length"])
+    assert not stopped.value.code
+    said = capsys.readouterr().out
+    assert NAME in said
+    assert "linear" in said
+    assert "lstm " not in said
 
 
 @needs_plugin
@@ -69,13 +73,16 @@ def test_plugin_passes_the_checks_of_its_author():
 @pytest.mark.slow
 def test_plugin_is_compared_and_exported(tmp_path, series_csv):
     """Through the command line, as a user of the plugin would."""
-    done = command(
+    from keras_seq.__main__ import main
+
+    words = [
         "compare", "forecasting", "--data", str(series_csv), "--lookback", "24", "--horizon", "4",
         "--architectures", NAME, "--epochs", "1", "--steps-per-epoch", "4", "--no-ensemble",
-        "--out", "run", "--export", "saved_model,litert", "--track", "none",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+        "--out", str(tmp_path / "run"), "--export", "saved_model,litert", "--track", "none",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert not stopped.value.code
     with open(tmp_path / "run" / "leaderboard.csv", newline="") as file:
         rows = {row["architecture"]: row for row in csv.DictReader(file)}
     assert rows[NAME]["status"] == "ok", rows[NAME]

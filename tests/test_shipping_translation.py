@@ -40,7 +40,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"tokenizer": "byte_pairs", "vocabulary": 300},
     ),
     "seq2seq_transformer": (
-        {"width": 24, "depth": 2, "heads": 2, "dropout": 0.0},
+        {"width": 24, "depth": 1, "heads": 2, "dropout": 0.0},
         {"tokenizer": "word_pieces", "vocabulary": 200, "separate": True},
     ),
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,14 +24,29 @@ from keras_seq.training import (
     steps_of_epoch,
 )
 
+# Runs a script once for each folder and step at which it is killed, 0 for not at all: each in a
+# process of its own, forked when everything is imported and before TensorFlow has begun anything.
+FORKS = """
+import json, os, sys, signal
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras, numpy as np, tensorflow as tf
+from keras_seq.data import PairBatches, TokenStore
+from keras_seq.losses import MaskedCrossentropy
+from keras_seq.training import fit
+script, runs = json.load(sys.stdin)
+for folder, kill_at in runs:
+    child = os.fork()
+    if not child:
+        exec(script)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == (-signal.SIGKILL if kill_at else 0), (folder, kill_at, status)
+"""
+
+
 # Everything that remembers something: dropout and recurrent dropout (seed generators), batch
 # normalisation (moving averages), AdamW (slots), the schedule (iterations), early stopping.
 SCRIPT = """
-import os, sys, signal
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import keras, numpy as np, tensorflow as tf
-from keras_seq.training import fit
-folder, kill_at = sys.argv[1], int(sys.argv[2])
 tf.config.experimental.enable_op_determinism()
 keras.utils.set_random_seed(7)
 r = np.random.default_rng(0)
@@ -54,13 +71,6 @@ np.savez(folder + "/end.npz", *[np.asarray(v) for v in model.variables],
 # for one update (an epoch has no whole number of updates), a schedule, the mean of the last
 # epochs, and a score that decides.
 PAIRS = """
-import os, sys, signal
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import keras, numpy as np, tensorflow as tf
-from keras_seq.data import PairBatches, TokenStore
-from keras_seq.losses import MaskedCrossentropy
-from keras_seq.training import fit
-folder, kill_at = sys.argv[1], int(sys.argv[2])
 tf.config.experimental.enable_op_determinism()
 keras.utils.set_random_seed(7)
 r = np.random.default_rng(0)
@@ -95,23 +105,28 @@ np.savez(folder + "/end.npz", *[np.asarray(v) for v in model.variables],
 """
 
 
-def end_of(folder, *kills: int, script: str = SCRIPT) -> list[np.ndarray]:
-    folder.mkdir()
-    for kill_at in (*kills, 0):
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(folder), str(kill_at)],
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == (-9 if kill_at else 0), done.stderr
-    with np.load(folder / "end.npz") as file:
-        return [file[name] for name in file.files]
+def ends_of(script: str, folder: Path, *kills: int) -> tuple[list[np.ndarray], ...]:
+    """What is left of a run as a whole, and of one that was killed and went on."""
+    whole, killed = folder / "whole", folder / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    runs = [(str(whole), 0), *((str(killed), kill_at) for kill_at in (*kills, 0))]
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], input=json.dumps([script, runs]),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ends = []
+    for path in (whole, killed):
+        with np.load(path / "end.npz") as file:
+            ends.append([file[name] for name in file.files])
+    return tuple(ends)
 
 
 @pytest.mark.slow
 def test_killed_runs_end_bit_equal(tmp_path):
-    whole = end_of(tmp_path / "whole")
     # In the middle of an epoch, then once more in the middle of the next.
-    killed = end_of(tmp_path / "killed", 7, 9)
+    whole, killed = ends_of(SCRIPT, tmp_path, 7, 9)
     assert len(whole) == len(killed)
     for ours, theirs in zip(whole, killed, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -119,9 +134,8 @@ def test_killed_runs_end_bit_equal(tmp_path):
 
 @pytest.mark.slow
 def test_killed_runs_of_pairs_end_bit_equal(tmp_path):
-    whole = end_of(tmp_path / "whole", script=PAIRS)
     # In the first epoch, in the second with gradients waiting, and in the last.
-    killed = end_of(tmp_path / "killed", 2, 15, 25, script=PAIRS)
+    whole, killed = ends_of(PAIRS, tmp_path, 2, 15, 25)
     assert len(whole) == len(killed)
     for ours, theirs in zip(whole, killed, strict=True):
         np.testing.assert_array_equal(ours, theirs)

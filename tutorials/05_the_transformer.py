@@ -89,11 +89,11 @@ comparison = keras_seq.compare(
     architectures="seq2seq_attention,seq2seq_transformer",
     overrides={
         "seq2seq_attention": {"width": 16 if FAST else 64},
-        "seq2seq_transformer": {"width": 16 if FAST else 64, "depth": 2, "heads": 4},
+        "seq2seq_transformer": {"width": 16 if FAST else 64, "depth": 1 if FAST else 2, "heads": 4},
     },
     learning_rate=3e-3,
     epochs=1 if FAST else 10,
-    steps_per_epoch=5 if FAST else 150,
+    steps_per_epoch=2 if FAST else 150,
     export=("saved_model",),
     out=OUT,
     quiet=FAST,

@@ -23,10 +23,10 @@ CASES = [
     ("linear", {"form": "dlinear"}),
     ("cycle", {"width": 16}),
     ("segment_rnn", {"width": 16, "segment_length": 10}),
-    ("nhits", {"width": 16}),
-    ("tsmixer", {"width": 16}),
-    ("patch_transformer", {"width": 16}),
-    ("inverted_transformer", {"width": 16}),
+    ("nhits", {"width": 16, "depth": 1}),
+    ("tsmixer", {"width": 16, "depth": 1}),
+    ("patch_transformer", {"width": 16, "depth": 1}),
+    ("inverted_transformer", {"width": 16, "depth": 1}),
 ]
 
 

@@ -178,20 +178,26 @@ def test_a_million_characters(kind, make):
     check(make(kind), ["one word " * 111_112, "x" * 100_000, "short"])
 
 
-@pytest.mark.realdata
-@pytest.mark.slow
-@pytest.mark.parametrize("clean", ["html", "none"])
-def test_a_thousand_reviews(kind, make, clean, data_path):
-    """IMDb, learnt from training reviews and checked on test reviews."""
+@pytest.fixture(scope="module")
+def reviews(data_path):
+    """A thousand training reviews of IMDb, and a thousand test reviews."""
     import pandas as pd
 
-    make(kind)  # skips where the trainer is missing
-    train, test = (
+    return [
         pd.read_csv(
             data_path / "sentiment" / f"imdb_{part}.tsv.gz", sep="\t", quoting=csv.QUOTE_NONE
         )["text"].tolist()[::25]
         for part in ("train", "test")
-    )
+    ]
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize("clean", ["html", "none"])
+def test_a_thousand_reviews(kind, make, clean, reviews):
+    """IMDb, learnt from training reviews and checked on test reviews."""
+    make(kind)  # skips where the trainer is missing
+    train, test = reviews
     tokenizer = train_tokenizer(
         kind, train, vocabulary=5000, clean=clean, lowercase=clean == "html"
     )
