@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_seq.errors import UserError
+from keras_seq.export.endpoints import STEP, step_of
 from keras_seq.export.exporter import Endpoint
 from keras_seq.runs import find_model
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from keras_seq.preprocessing import Tokenizer
 
 PADDING, UNKNOWN, START, END, MASK = range(5)
-
-#: The signature of an exported language model that computes one step.
-STEP = "step"
 
 
 def generate_text(
@@ -207,7 +205,6 @@ def step_endpoint(
     from keras import ops
 
     from keras_seq.decoding import step_model, stepper
-    from keras_seq.export.endpoints import step_of
 
     try:
         step = step_model(_network(model), length=length)

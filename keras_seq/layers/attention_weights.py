@@ -25,8 +25,7 @@ def causal_mask(query_steps: Any, memory_steps: Any) -> Any:
         >>> np.asarray(causal_mask(2, 2)).tolist()
         [[True, False], [True, True]]
     """
-    # A comparison of ranges converts to LiteRT for every length; a band matrix does not.
-    return ops.arange(query_steps)[:, None] >= ops.arange(memory_steps)[None, :]
+    return ops.squeeze(visible(None, query_steps, memory_steps, causal=True), (0, 1))
 
 
 def visible(
@@ -62,6 +61,7 @@ def visible(
         # An axis put in by a slice does not convert where batch and steps are open.
         valid = ops.expand_dims(ops.cast(mask, "bool"), 1 if len(mask.shape) == 3 else (1, 2))
     if causal or window is not None:
+        # A comparison of ranges converts to LiteRT for every length; a band matrix does not.
         query = ops.arange(query_steps, dtype="int32")[:, None] + starts[0]
         key = ops.arange(memory_steps, dtype="int32")[None, :] + starts[1]
         near = query >= key if causal else None
